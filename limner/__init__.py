@@ -1,0 +1,41 @@
+"""Limner fine-tunes text-to-image models on your own pictures, and proves what changed.
+
+    import limner
+    config = limner.load_config("recipes/sd1_lora.yaml", ["dataset.path=photos"])
+    result = limner.finetune(config)
+
+The names below are imported when they are first used, so that ``import limner`` and ``limner --help`` stay instant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from limner.config import RunConfig, load_config
+    from limner.core.errors import UserError
+    from limner.run import CheckResult, RunResult, check, finetune
+
+__version__ = "0.1.0"
+__all__ = ["CheckResult", "RunConfig", "RunResult", "UserError", "__version__", "check", "finetune", "load_config"]
+
+_HOME = {
+    "RunConfig": "limner.config",
+    "load_config": "limner.config",
+    "UserError": "limner.core.errors",
+    "CheckResult": "limner.run",
+    "RunResult": "limner.run",
+    "check": "limner.run",
+    "finetune": "limner.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name on its first use (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'limner' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: Any = vars(import_module(_HOME[name]))[name]
+    globals()[name] = value
+    return value

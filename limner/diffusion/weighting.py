@@ -1,0 +1,31 @@
+"""Weights of the denoising loss by timestep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limner.core.errors import UserError
+from limner.diffusion.process import PredictionType
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def min_snr(snr: Tensor, gamma: float, prediction_type: PredictionType) -> Tensor:
+    """Returns the min-SNR-gamma weight (arXiv:2303.09556, section 3.4), [B].
+
+    The paper weighs the error on x_0 by min(snr, gamma). The error on eps is snr times that on x_0, the error on v is
+    snr + 1 times it, so the same objective is min(snr, gamma) / snr for eps and min(snr, gamma) / (snr + 1) for v.
+    """
+    clipped = snr.clamp(max=gamma)
+    if prediction_type == "sample":
+        return clipped
+    if prediction_type == "v_prediction":
+        return clipped / (snr + 1)
+    if bool((snr == 0).any()):
+        raise UserError(
+            "the last timestep is pure noise (zero terminal SNR), where predicting eps says nothing about the picture.",
+            where="objective.min_snr_gamma",
+            fix="A schedule rescaled to zero terminal SNR needs model.prediction_type: v_prediction.",
+        )
+    return clipped / snr

@@ -1,0 +1,1 @@
+"""Model families: each one dataclass around the networks of diffusers and transformers."""

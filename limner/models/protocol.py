@@ -1,0 +1,86 @@
+"""What every model family offers to methods, objectives, caches, samples and exports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from limner.diffusion.process import NoiseProcess
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Conditioning = dict[str, "Tensor"]
+"""What a denoiser reads beside x_t and t; every tensor is [B, ...]."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model came from, for checkpoints, exported files and messages."""
+
+    name: str
+    """As the user gave it: a Hub id, a folder or a file."""
+    family: str
+    revision: str | None = None
+    """The Hub commit, where there is one."""
+
+
+class DiffusionModel(Protocol):
+    """A text-to-image diffusion model. B batch, C channels, H W pixels, h w latent, L tokens, D features."""
+
+    @property
+    def source(self) -> ModelSource: ...
+    @property
+    def denoiser(self) -> nn.Module: ...
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """By the names that diffusers gives them: ``text_encoder``, ``text_encoder_2``."""
+
+    @property
+    def process(self) -> NoiseProcess: ...
+    @property
+    def size_multiple(self) -> int:
+        """Both sides of a picture must be multiples of this many pixels."""
+
+    @property
+    def default_size(self) -> int:
+        """The side, in pixels, of the pictures that the model was made for."""
+
+    @property
+    def token_limit(self) -> int:
+        """Tokens that the text encoder reads, the two special ones included."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves the networks; the autoencoder stays in float32, since in half precision it overflows."""
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Returns the tokens of each prompt, special ones included, before any cut."""
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Returns the moments of the posterior, [B, 2C, h, w], of pixels [B, 3, H, W] in [-1, 1]; no randomness."""
+
+    def sample_latents(self, moments: Tensor, eps: Tensor) -> Tensor:
+        """Returns scaled latents [B, C, h, w] = scale * (mean + std * eps)."""
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Returns pixels [B, 3, H, W], about in [-1, 1]."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Returns the text states; gradients flow where the text encoder trains."""
+
+    def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """Returns the denoiser's output, [B, C, h, w]; t is [B]."""
+
+    def image_encoder_hash(self) -> str:
+        """Returns a hash of the autoencoder's weights and settings, for cache keys."""
+
+    def text_encoder_hash(self) -> str:
+        """Returns a hash of the text encoders' weights, settings and tokenizers, for cache keys."""
+
+    def denoiser_hash(self) -> str:
+        """Returns a hash of the denoiser's weights and settings, so that a checkpoint knows its base."""
+
+    def pipeline(self, scheduler: str = "") -> Any:
+        """Returns a diffusers pipeline around the same networks; ``scheduler`` names one of evaluation.SCHEDULERS."""
