@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from limner.config import RunConfig, load_config
     from limner.core.errors import UserError
-    from limner.run import CheckResult, RunResult, check, finetune
+    from limner.plan import Plan, plan
+    from limner.run import RunResult, finetune
 
 __version__ = "0.1.0"
-__all__ = ["CheckResult", "RunConfig", "RunResult", "UserError", "__version__", "check", "finetune", "load_config"]
+__all__ = ["Plan", "RunConfig", "RunResult", "UserError", "__version__", "finetune", "load_config", "plan"]
 
 _HOME = {
     "RunConfig": "limner.config",
     "load_config": "limner.config",
     "UserError": "limner.core.errors",
-    "CheckResult": "limner.run",
+    "Plan": "limner.plan",
+    "plan": "limner.plan",
     "RunResult": "limner.run",
-    "check": "limner.run",
     "finetune": "limner.run",
 }
 

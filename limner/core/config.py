@@ -68,10 +68,12 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _DROPPED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+    re.compile(r"([-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
     list("-+0123456789."),
 )
 
@@ -87,6 +89,8 @@ def parse_yaml(text: str, *, where: str) -> tuple[Any, dict[str, int]]:
         place = f"{where}:{mark.line + 1}" if mark else where
         problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error).splitlines()[0]
         raise UserError(f"not valid YAML: {problem}.", where=place, fix="Mend that line.") from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise UserError(f"a number cannot be read: {error}.", where=where, fix="Mend that number.") from None
     except RecursionError:
         raise UserError("nested too deeply.", where=where, fix="A recipe has three levels at most.") from None
     finally:
@@ -166,17 +170,17 @@ def validate(cls: type[C], values: Mapping[str, Any], *, where: str, origins: Or
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(
-            [_sentence(cls, values, item, origins or {}) for item in error.errors()], where=where
-        ) from None
+        raise ConfigError([_sentence(cls, item, origins or {}) for item in error.errors()], where=where) from None
 
 
-def _sentence(cls: type[Config], values: Any, error: ErrorDetails, origins: Origins) -> str:
-    owner, path = _locate(cls, values, error["loc"])
+def _sentence(cls: type[Config], error: ErrorDetails, origins: Origins) -> str:
+    owner, path = _locate(cls, error["loc"])
+    kind = error["type"]
+    if kind == "union_tag_invalid":
+        path.append("kind")
     dotted = ".".join(path)
     origin = origins.get(dotted) or origins.get(".".join(path[:-1]))
     place = f"{dotted} ({origin})" if origin else dotted
-    kind = error["type"]
     if kind == "extra_forbidden":
         return f"{place}: unknown key{_did_you_mean(path[-1], _keys(owner))}"
     if kind == "missing":
@@ -184,7 +188,7 @@ def _sentence(cls: type[Config], values: Any, error: ErrorDetails, origins: Orig
     if kind == "union_tag_invalid":
         context = error["ctx"]
         expected = [word.strip(" '") for word in str(context["expected_tags"]).split(",")]
-        return f"{place}.kind: {context['tag']!r} is unknown{_did_you_mean(str(context['tag']), expected)}"
+        return f"{place}: {context['tag']!r} is unknown{_did_you_mean(str(context['tag']), expected)}"
     if kind == "union_tag_not_found":
         return f"{place}: has no kind. Say which, as in kind: ..."
     if kind in ("value_error", "assertion_error"):
@@ -197,15 +201,18 @@ def _sentence(cls: type[Config], values: Any, error: ErrorDetails, origins: Orig
     return f"{place}: {error['input']!r}: {message}. {_describe(owner, path[-1])}".strip()
 
 
-def _locate(cls: Any, values: Any, loc: tuple[int | str, ...]) -> tuple[Any, list[str]]:
-    """Follows pydantic's location through classes and values; returns the owning class and the user's own keys.
+def _locate(cls: Any, loc: tuple[int | str, ...]) -> tuple[Any, list[str]]:
+    """Follows pydantic's location through the classes; returns the owning class and the user's own keys.
 
     Pydantic puts the tag of a union into the location ("method", "lora", "rank"); the user never wrote it there.
     """
     owner, path, current = cls, [], cls
     for part in loc:
-        if isinstance(current, list):  # the members of a union: this part is the tag
-            current = next((member for member in current if _kind(member) == part), None)
+        if isinstance(current, list):  # the members of a union: this part is an index, or the tag
+            if isinstance(part, int):
+                path.append(str(part))
+            else:
+                current = next((member for member in current if _kind(member) == part), None)
             continue
         owner = current
         path.append(str(part))

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,10 @@ class RunDir:
     @property
     def status(self) -> Path:
         return self.path / "status.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
 
     @property
     def samples(self) -> Path:
@@ -135,3 +140,37 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return [json.loads(line) for line in lines]
+
+
+@dataclass
+class RunStatus:
+    """Writes status.json, from which others see how far a run is."""
+
+    path: Path
+    step: int = 0
+    steps: int = 0
+    _written: float = 0.0
+
+    def write(self, state: str, message: str = "") -> None:
+        """Writes it now; ``state`` is running, finished, stopped or failed."""
+        self._written = time.monotonic()
+        value = {"state": state, "step": self.step, "steps": self.steps, "pid": os.getpid(), "message": message}
+        write_json(self.path, {**value, "time": time.time()})
+
+    def at(self, step: int, steps: int) -> None:
+        """Takes note of the step, and writes it if the last time is two seconds ago."""
+        self.step, self.steps = step, steps
+        if time.monotonic() - self._written > 2:
+            self.write("running")
+
+
+@contextlib.contextmanager
+def reported(rundir: RunDir) -> Iterator[RunStatus]:
+    """Gives the status of a run, and marks the run as failed if an error leaves the block."""
+    status = RunStatus(rundir.status)
+    status.write("running")
+    try:
+        yield status
+    except BaseException as error:
+        status.write("failed", str(error) or type(error).__name__)
+        raise

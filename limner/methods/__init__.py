@@ -1,0 +1,12 @@
+"""What trains: each method is one config class with one verb, ``apply(model) -> Trainable``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from limner.methods.full import Full
+from limner.methods.lora import Lora
+
+MethodConfig = Annotated[Lora | Full, Field(discriminator="kind")]

@@ -52,6 +52,10 @@ class DiffusionModel(Protocol):
     def token_limit(self) -> int:
         """Tokens that the text encoder reads, the two special ones included."""
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Every network by the name that diffusers gives it: ``unet``, ``vae``, ``text_encoder``."""
+
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Moves the networks; the autoencoder stays in float32, since in half precision it overflows."""
 

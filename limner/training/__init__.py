@@ -1,0 +1,1 @@
+"""From a batch to an update: objectives, gradients, optimizers, the loop, checkpoints."""

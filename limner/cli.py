@@ -1,0 +1,187 @@
+"""The command line. Nothing heavy is imported before a command needs it: --help answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from limner import __version__
+from limner.core.errors import UserError
+
+if TYPE_CHECKING:
+    from limner.console import JsonProgress, TerminalProgress
+
+DONE, WRONG_USE, STOPPED = 0, 2, 128
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fine-tune text-to-image models on your own pictures, and prove what changed.",
+)
+
+Recipe = Annotated[Path, typer.Argument(help="A recipe (YAML); see recipes/.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings that replace the recipe's: train.steps=500", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines for machines instead of bars and tables.")]
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest whole checkpoint.")] = False,
+    json_lines: Json = False,
+) -> None:
+    """Fine-tune a model: limner train RECIPE.yaml [key=value ...]"""
+    from limner.config import load_recipe
+
+    config, origins = load_recipe(recipe, overrides or [])
+    from limner.console import JsonProgress
+    from limner.run import finetune
+
+    with _progress(json_lines) as progress:
+        result = finetune(config, resume=resume, progress=progress, origins=origins)
+        if isinstance(progress, JsonProgress):
+            progress.event("result", result.as_dict())
+        elif result.interrupted is not None:
+            progress.say(f"stopped at step {result.step} of {result.steps}; continue with --resume")
+        else:
+            progress.say(f"done: {result.out}, {result.step} steps, the prediction moved by {result.change:.2g}")
+    if result.interrupted is not None:
+        raise typer.Exit(STOPPED + result.interrupted)
+
+
+@app.command()
+def check(recipe: Recipe, overrides: Overrides = None, json_lines: Json = False) -> None:
+    """Show everything that can be known before training; trains nothing."""
+    from limner.config import load_recipe
+
+    config, _ = load_recipe(recipe, overrides or [])
+    from limner.console import JsonProgress
+    from limner.plan import plan
+
+    with _progress(json_lines) as progress:
+        planned = plan(config, progress=progress)
+        progress.table("plan", planned.rows)
+        if isinstance(progress, JsonProgress):
+            progress.event(
+                "result", {"steps": planned.steps, "epochs": planned.epochs, "data": planned.ledger.manifest}
+            )
+            for row in planned.ledger.rows:
+                progress.event("row", row.as_dict())
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Option(help="A Hub id, a diffusers folder or a .safetensors file.")],
+    prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="Folder for the PNG files; nothing in it is overwritten.")],
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="PATH or PATH:WEIGHT of a LoRA; several may be given.")
+    ] = None,
+    negative: Annotated[str, typer.Option(help="What the pictures should not show.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the first picture; -1 draws one.", min=-1)] = -1,
+    steps: Annotated[int, typer.Option(help="Denoising steps.", min=1, max=1000)] = 30,
+    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.", min=0)] = 7.5,
+    scheduler: Annotated[str, typer.Option(help="Sampler, as ddim, euler_a, dpmpp_2m; empty: the model's own.")] = "",
+    count: Annotated[int, typer.Option(help="Pictures per prompt.", min=1)] = 1,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels; empty: what the model was made for.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    json_lines: Json = False,
+) -> None:
+    """Draw pictures with a model and any number of adapters."""
+    from limner.draw import draw
+
+    with _progress(json_lines) as progress:
+        for path in draw(
+            model=model,
+            adapters=adapter or [],
+            prompts=prompt,
+            negative=negative,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            scheduler=scheduler,
+            count=count,
+            size=size,
+            device=device,
+            out=out,
+            progress=progress,
+        ):
+            progress.say(str(path))
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A file or folder: model, LoRA, run, picture, recipe.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what a file or folder is: its kind, metadata, keys, rank and alpha. Only headers are read."""
+    from limner.inspect import inspect_path
+
+    found = inspect_path(path)
+    print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines()))
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"limner {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+@contextlib.contextmanager
+def _progress(json_lines: bool) -> Iterator[JsonProgress | TerminalProgress]:
+    from limner.console import JsonProgress, TerminalProgress
+
+    _quiet_libraries()
+    with JsonProgress() if json_lines else TerminalProgress() as progress:
+        yield progress
+
+
+def _quiet_libraries() -> None:
+    """Keeps the libraries' own bars and advice off the terminal; errors still come through."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(diffusers|transformers|peft|huggingface_hub).*")
+
+
+def main() -> None:
+    """The entry point: exit code 0 only when the job was done, 2 for a mistake of the user, 130 on Ctrl-C."""
+    try:
+        _guarded(app)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(STOPPED + signal.SIGPIPE)
+
+
+def _guarded(run: Callable[[], object]) -> None:
+    try:
+        run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(WRONG_USE)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(STOPPED + signal.SIGINT)

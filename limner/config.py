@@ -1,0 +1,175 @@
+"""RunConfig: everything that a run is, and what concerns two of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from limner.core.config import Config, Origins, read_recipe, validate
+from limner.core.errors import ConfigError
+from limner.data import DatasetConfig
+from limner.data.buckets import ImageConfig
+from limner.export import ExportConfig
+from limner.methods import MethodConfig
+from limner.models import ModelConfig
+from limner.training.objectives import Denoising
+from limner.training.optimizers import AdamW, OptimizerConfig
+from limner.training.precision import PrecisionName
+from limner.training.schedules import Schedule
+
+
+class Train(Config):
+    """How long, how much at once, on what."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps. Set this, epochs or steps_per_picture."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Times that every picture is seen; turned into steps, rounded up."""
+    steps_per_picture: int | None = Field(default=None, ge=1)
+    """Optimizer steps for each picture of the subject, class pictures not counted; DreamBooth's habit is 100 to 200."""
+    batch_size: int = Field(default=1, ge=1)
+    """Pictures that one optimizer step sees."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Pictures in memory at once; gradients of the parts add up to that of the batch. Unset: the whole batch."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 switches it off."""
+    precision: PrecisionName = "auto"
+    """fp32, bf16, fp16 (with a gradient scaler); auto is bf16 on a GPU that has it, fp16 on an older one, else fp32."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; auto takes a GPU where there is one."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice to save memory; the numbers stay the same."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Keep a running average of the weights with this decay (often 0.9999) and use it for samples and exports."""
+    save_every: int = Field(default=500, ge=1)
+    """Optimizer steps between checkpoints; one more is written at the end and when the run is stopped."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Number of newest checkpoints that stay on the disk."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Train:
+        given = {"steps": self.steps, "epochs": self.epochs, "steps_per_picture": self.steps_per_picture}
+        names = [name for name, value in given.items() if value is not None]
+        if len(names) != 1:
+            said = " and ".join(names) if names else "none"
+            raise ValueError(f"set exactly one of steps, epochs and steps_per_picture ({said} set).")
+        return self
+
+    @model_validator(mode="after")
+    def _micro_fits(self) -> Train:
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} is more than batch_size {self.batch_size}.")
+        return self
+
+
+class Samples(Config):
+    """Pictures that are drawn while the run goes on, always from the same prompts and seeds."""
+
+    prompts: tuple[str, ...] = ()
+    """One picture per prompt; none are drawn without a prompt."""
+    every: int | None = Field(default=None, ge=1)
+    """Optimizer steps between samples. They are drawn before the first step and after the last in any case."""
+    negative: str = ""
+    """What the pictures should not show."""
+    steps: int = Field(default=20, ge=1, le=1000)
+    """Denoising steps."""
+    guidance: float = Field(default=7.5, ge=0)
+    """Guidance scale; 1 is none."""
+    scheduler: str = "ddim"
+    """Name of the sampler; empty is the model's own."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the first prompt; the next has the next seed."""
+    size: tuple[int, int] | None = None
+    """Width and height in pixels; unset: the square of images.resolution."""
+
+
+class Cache(Config):
+    """Latents and text states on the disk, found again by what they were computed from."""
+
+    latents: bool = True
+    """Keep the autoencoder's output for each picture, crop and flip."""
+    captions: bool = True
+    """Keep the text encoder's states for each caption; not done where the text encoder trains."""
+    folder: Path | None = None
+    """Where; shared by all runs. Unset: $LIMNER_CACHE, else ~/.cache/limner."""
+
+
+class RunConfig(Config):
+    """A fine-tuning run. Recipes are this in YAML."""
+
+    out: Path
+    """The folder of the run; made if it is not there."""
+    seed: int = Field(default=0, ge=0)
+    """Decides the order of the pictures, their crops, captions, noise and timesteps."""
+    model: ModelConfig
+    """The model to start from."""
+    dataset: DatasetConfig
+    """The pictures and their captions."""
+    images: ImageConfig = ImageConfig()
+    """How pictures are cropped and scaled."""
+    method: MethodConfig
+    """What trains: lora or full."""
+    objective: Denoising = Denoising()
+    """What is minimised."""
+    optimizer: OptimizerConfig = AdamW()
+    """How weights move along the gradient."""
+    schedule: Schedule = Schedule()
+    """The learning rate over the run."""
+    train: Train
+    """How long, how much at once, on what."""
+    samples: Samples = Samples()
+    """Pictures drawn while training."""
+    cache: Cache = Cache()
+    """What is kept between runs."""
+    export: tuple[ExportConfig, ...] | None = None
+    """The files to write at the end. Unset: diffusers and PEFT for a LoRA, a diffusers folder for a full model."""
+    trigger_word: str | None = Field(default=None, min_length=1)
+    """The word that calls what was learned; it must stand in a caption, and is written into the exported files."""
+    private: bool = False
+    """Leave names of your files, folders and prompts out of the exported files."""
+    tensorboard: bool = False
+    """Also log to OUT/tensorboard. Extra: limner[tensorboard]."""
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Returns the config of a recipe file with ``key=value`` overrides; raises one error with every problem."""
+    return load_recipe(Path(path), overrides)[0]
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, Origins]:
+    """Returns the config of a recipe and where each of its values came from."""
+    values, origins = read_recipe(path, overrides)
+    config = validate(RunConfig, values, where=str(path), origins=origins)
+    problems = conflicts(config)
+    if problems:
+        raise ConfigError(problems, where=str(path))
+    return config, origins
+
+
+def conflicts(config: RunConfig) -> list[str]:
+    """Returns what is wrong between the parts of a config, one sentence each."""
+    from importlib.util import find_spec
+
+    problems = []
+    packages = {"adamw8bit": ("bitsandbytes", "gpu"), "prodigy": ("prodigyopt", "optimizers")}
+    if config.optimizer.kind in packages:
+        package, extra = packages[config.optimizer.kind]
+        if find_spec(package) is None:
+            problems.append(
+                f'optimizer.kind: {config.optimizer.kind!r} needs the package {package}: pip install "limner[{extra}]".'
+            )
+    if config.tensorboard and find_spec("tensorboard") is None:
+        problems.append('tensorboard: the package is not installed: pip install "limner[tensorboard]".')
+    if config.samples.every is not None and not config.samples.prompts:
+        problems.append("samples.every: there are no samples.prompts to draw.")
+    if config.train.steps is not None and config.schedule.warmup_steps >= config.train.steps:
+        problems.append(
+            f"schedule.warmup_steps: {config.schedule.warmup_steps} is not less than train.steps "
+            f"({config.train.steps}); the learning rate would never be reached."
+        )
+    wrong = [export.kind for export in config.export or () if config.method.kind not in export.methods]
+    problems += [f"export: {kind!r} cannot hold what method {config.method.kind!r} trains." for kind in wrong]
+    return problems

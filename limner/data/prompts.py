@@ -1,0 +1,30 @@
+"""Captions made from words: templates with ``{names}``, and the English article."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Set
+
+_PLACE = re.compile(r"\{([^{}]*)\}")
+
+
+def check_template(template: str, *, allowed: Set[str], required: Set[str]) -> None:
+    """Raises ValueError, for config validators, if a template has unknown places or lacks a required one."""
+    if re.search(r"[{}]", _PLACE.sub("", template)):
+        raise ValueError(f"{template!r} has a curly bracket without its partner.")
+    places = set(_PLACE.findall(template))
+    known = ", ".join(f"{{{name}}}" for name in sorted(allowed))
+    for place in sorted(places - allowed):
+        raise ValueError(f"{template!r} has {{{place}}}; it can have {known}.")
+    for place in sorted(required - places):
+        raise ValueError(f"{template!r} lacks {{{place}}}, so every picture would get the same caption.")
+
+
+def fill(template: str, words: Mapping[str, str]) -> str:
+    """Returns the template with every ``{name}`` replaced by its word."""
+    return _PLACE.sub(lambda place: words[place[1]], template)
+
+
+def article(noun: str) -> str:
+    """Returns 'an' before a vowel letter, else 'a'."""
+    return "an" if noun[:1].lower() in tuple("aeiou") else "a"

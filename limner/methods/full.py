@@ -1,0 +1,42 @@
+"""Training a model's own weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from limner.core.config import Config
+from limner.methods.trainable import Trainable
+from limner.models.protocol import DiffusionModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Full(Config):
+    """All the weights of the denoiser train, and those of the text encoder if asked for."""
+
+    kind: Literal["full"] = "full"
+    text_encoder: bool = False
+    """Train the text encoder too."""
+    text_encoder_lr_scale: float = Field(default=1.0, gt=0)
+    """Learning rate of the text encoder as a multiple of optimizer.lr."""
+
+    def apply(self, model: DiffusionModel, *, seed: int) -> Trainable:
+        """Makes the weights trainable, in float32. ``seed`` is not needed: nothing new is made."""
+        params = _unfreeze(model.denoiser, "unet")
+        if self.text_encoder:
+            for part, encoder in model.text_encoders.items():
+                params |= _unfreeze(encoder, part)
+        return Trainable(
+            kind="full", params=params, lr_scales=dict.fromkeys(model.text_encoders, self.text_encoder_lr_scale)
+        )
+
+
+def _unfreeze(network: nn.Module, part: str) -> dict[str, nn.Parameter]:
+    import torch
+
+    network.to(torch.float32)  # half-precision weights would swallow small updates
+    network.requires_grad_(True)
+    return {f"{part}.{name}": parameter for name, parameter in network.named_parameters()}

@@ -1,0 +1,206 @@
+"""LoRA files as other programs write them, read into one form: a low-rank update per layer, by the file's own names.
+
+Three layouts exist, and they differ in names and in where the strength stands:
+``diffusers`` (``unet.<path>.lora_A.weight``; strength in the header, as JSON), ``PEFT`` (``base_model.model.<path>.
+lora_A.weight``; strength in adapter_config.json) and ``kohya`` (``lora_unet_<path with _>.lora_down.weight``; strength
+in a tensor per layer). No other kind of file is guessed at.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from limner.core.errors import UserError
+from limner.models.peft_config import Strength, read_peft_config, strength_from
+from limner.models.safety import parse_json, read_safetensors_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Layout = Literal["diffusers", "PEFT", "kohya"]
+Role = Literal["down", "up", "alpha", "magnitude"]
+WEIGHTS, PEFT_WEIGHTS, PEFT_CONFIG = (
+    "pytorch_lora_weights.safetensors",
+    "adapter_model.safetensors",
+    "adapter_config.json",
+)
+METADATA_KEY = "lora_adapter_metadata"
+PARTS = ("unet", "text_encoder", "text_encoder_2", "transformer")
+
+_ROLES: tuple[tuple[str, Role], ...] = (
+    (".lora_A.weight", "down"),
+    (".lora_B.weight", "up"),
+    (".lora_down.weight", "down"),
+    (".lora_up.weight", "up"),
+    (".lora.down.weight", "down"),
+    (".lora.up.weight", "up"),
+    (".lora_linear_layer.down.weight", "down"),
+    (".lora_linear_layer.up.weight", "up"),
+    (".lora_magnitude_vector", "magnitude"),
+    (".lora_magnitude_vector.weight", "magnitude"),
+    (".dora_scale", "magnitude"),
+    (".alpha", "alpha"),
+)
+_OLD_PROCESSOR = re.compile(r"(?P<block>.+)\.processor\.to_(?P<layer>q|k|v|out)_lora\.(?P<role>down|up)\.weight")
+_OTHER_METHODS = {
+    ".hada_": "LoHa",
+    ".lokr_": "LoKr",
+    ".oft_": "OFT",
+    ".boft_": "BOFT",
+    ".diff": "a full difference",
+    ".lora_mid.": "LoRA with a third matrix (CP decomposition)",
+    ".lora_embedding_": "LoRA on embeddings",
+    ".lora_B.bias": "LoRA with biases",
+}
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The update of one layer: weight + alpha / rank * up @ down (arXiv:2106.09685, section 4.1)."""
+
+    down: Tensor
+    """[rank, inputs], or [rank, inputs, height, width] of a convolution."""
+    up: Tensor
+    """[outputs, rank], or [outputs, rank, 1, 1]."""
+    alpha: float
+    magnitude: Tensor | None = None
+    """DoRA's magnitude of each output (arXiv:2402.09353), as many numbers as outputs; None for plain LoRA."""
+
+    @property
+    def rank(self) -> int:
+        return int(self.down.shape[0])
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """A LoRA file that was read."""
+
+    path: Path
+    layout: Layout
+    layers: dict[str, LowRank]
+    """By the layer's name in the file."""
+    metadata: dict[str, str]
+    """The header's free text."""
+
+
+def split_key(key: str, path: Path) -> tuple[str, Role]:
+    """Returns the layer and the role of a tensor's name; raises UserError where the name is not LoRA's."""
+    old = _OLD_PROCESSOR.fullmatch(key)
+    if old is not None:
+        layer = "to_out.0" if old["layer"] == "out" else f"to_{old['layer']}"
+        return f"{old['block']}.{layer}", "down" if old["role"] == "down" else "up"
+    for ending, role in _ROLES:
+        if key.endswith(ending):
+            return key.removesuffix(ending), role
+    for mark, method in _OTHER_METHODS.items():
+        if mark in key:
+            raise UserError(
+                f"holds {method} ({key!r}), and Limner reads LoRA and DoRA.",
+                where=str(path),
+                fix="Convert it to LoRA with the program that made it.",
+            )
+    raise UserError(
+        f"the tensor {key!r} belongs to no LoRA.",
+        where=str(path),
+        fix="Name a LoRA file; `limner inspect` says what this one is.",
+    )
+
+
+def layout_of(names: Iterable[str]) -> Layout:
+    """Returns the layout that the tensors' names speak of."""
+    first = next(iter(names), "")
+    if first.startswith("base_model.model."):
+        return "PEFT"
+    return "kohya" if first.startswith("lora_") else "diffusers"
+
+
+def read_adapter_file(path: Path) -> AdapterFile:
+    """Returns the updates that one LoRA file holds. A PEFT file is read with the adapter_config.json beside it."""
+    from safetensors.torch import load_file
+
+    header = read_safetensors_header(path)
+    if not header.tensors:
+        raise UserError("holds no tensors.", where=str(path), fix="Name a LoRA file.")
+    for key in header.tensors:
+        split_key(key, path)
+    layout = layout_of(header.tensors)
+    strengths = _strengths(path, layout, header.metadata)
+    grouped: dict[str, dict[Role, Tensor]] = {}
+    for key, tensor in load_file(path).items():
+        name, role = split_key(key, path)
+        if role in grouped.setdefault(name, {}):
+            raise UserError(f"has two tensors for {role} of {name!r}.", where=str(path), fix="Make the file again.")
+        grouped[name][role] = tensor
+    layers = {name: _low_rank(name, tensors, strengths, path) for name, tensors in grouped.items()}
+    return AdapterFile(path, layout, layers, header.metadata)
+
+
+def _strengths(path: Path, layout: Layout, metadata: Mapping[str, str]) -> dict[str, Strength]:
+    """Returns what is known about alpha, by the first word of the layer's name; "" for every other layer."""
+    if layout == "PEFT":
+        return {"": read_peft_config(path.with_name(PEFT_CONFIG))}
+    if layout == "kohya" or METADATA_KEY not in metadata:
+        return {}
+    where = f"{path}, {METADATA_KEY}"
+    values = parse_json(metadata[METADATA_KEY].encode(), where=where)
+    if not isinstance(values, dict):
+        raise UserError("holds no keys with values.", where=where, fix="Save the LoRA again with its metadata.")
+    by_part: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        part, _, field = key.partition(".")
+        by_part.setdefault(part, {})[field] = value
+    return {part: strength_from(fields, where=f"{where}, {part}") for part, fields in by_part.items()}
+
+
+def _low_rank(name: str, tensors: Mapping[Role, Tensor], strengths: Mapping[str, Strength], path: Path) -> LowRank:
+    where, fix = f"{path}, {name}", "The file is damaged: make or download it again."
+    if "down" not in tensors or "up" not in tensors:
+        raise UserError("one of its two matrices is missing.", where=where, fix=fix)
+    down, up = tensors["down"], tensors["up"]
+    if down.dim() not in (2, 4) or up.dim() != down.dim() or up.shape[1] != down.shape[0] or down.shape[0] == 0:
+        raise UserError(
+            f"its matrices {list(down.shape)} and {list(up.shape)} do not fit together.", where=where, fix=fix
+        )
+    magnitude = tensors.get("magnitude")
+    if magnitude is not None:
+        magnitude = _per_output(magnitude, int(up.shape[0]), where)
+    if "alpha" in tensors:
+        alpha = float(tensors["alpha"]) if tensors["alpha"].numel() == 1 else math.nan
+    else:
+        alpha = _alpha(name, int(down.shape[0]), strengths, dora=magnitude is not None, where=where)
+    if not math.isfinite(alpha):
+        raise UserError("its alpha is no finite number.", where=where, fix=fix)
+    return LowRank(down, up, alpha, magnitude)
+
+
+def _alpha(name: str, rank: int, strengths: Mapping[str, Strength], *, dora: bool, where: str) -> float:
+    """Returns the alpha of a layer for which the file has no tensor."""
+    if not strengths:
+        return float(rank)  # every reader's convention where nothing at all is said
+    part, _, inside = name.partition(".")
+    strength = strengths.get("", strengths.get(part))
+    if strength is None:
+        raise UserError(
+            f"the header tells the strength of {', '.join(sorted(strengths))}, not of {part}.",
+            where=where,
+            fix="Save the LoRA again with the metadata of every network.",
+        )
+    if strength.dora != dora:
+        raise UserError("DoRA's magnitude and the config disagree.", where=where, fix="Make the file again.")
+    return strength.alpha(name if "" in strengths else inside, rank, where=where)
+
+
+def _per_output(magnitude: Tensor, outputs: int, where: str) -> Tensor:
+    """Returns the magnitudes flat, [outputs]; PEFT writes [outputs] or [1, outputs, 1, 1], others [outputs, 1, ...]."""
+    if magnitude.numel() != outputs:
+        raise UserError(
+            f"its magnitude has shape {list(magnitude.shape)} for {outputs} outputs.",
+            where=where,
+            fix="Limner reads DoRA with one magnitude per output; make the file so.",
+        )
+    return magnitude.reshape(-1)

@@ -1,0 +1,114 @@
+"""What is known before training: the data, its ledger, the length of the run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from limner.config import RunConfig
+from limner.core.errors import UserError
+from limner.core.progress import Progress, Silent
+from limner.data.ledger import Ledger, survey
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before training."""
+
+    ledger: Ledger
+    steps: int
+    epochs: float
+    rows: tuple[tuple[str, str], ...]
+    """Labels and values for people."""
+
+
+def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
+    """Reads the data and the tokenizer, trains nothing. Raises UserError for whatever would stop the run."""
+    progress = progress or Silent()
+    counter = config.model.token_counter()
+    ledger = _survey(config, counter.count, counter.limit, progress)
+    _check_sizes(config, ledger, counter.size_multiple)
+    steps, epochs = length(config, ledger)
+    rows = (*ledger.summary(), *_length_rows(config, ledger, steps, epochs))
+    return Plan(ledger, steps, epochs, rows)
+
+
+def length(config: RunConfig, ledger: Ledger) -> tuple[int, float]:
+    """Returns the optimizer steps of the run, and the epochs that they make."""
+    visits = sum(picture.example.repeats for picture in ledger.prepared)
+    if config.train.steps is not None:
+        steps = config.train.steps
+    elif config.train.epochs is not None:
+        steps = math.ceil(config.train.epochs * visits / config.train.batch_size)
+    else:
+        assert config.train.steps_per_picture is not None
+        subject = [picture for picture in ledger.prepared if picture.example.role == "instance"]
+        steps = config.train.steps_per_picture * len(subject)
+    if config.schedule.warmup_steps >= steps:
+        raise UserError(
+            f"{config.schedule.warmup_steps} is not less than the {steps} steps of the run.",
+            where="schedule.warmup_steps",
+            fix="Lower it, or train longer.",
+        )
+    return steps, steps * config.train.batch_size / visits
+
+
+def _length_rows(config: RunConfig, ledger: Ledger, steps: int, epochs: float) -> list[tuple[str, str]]:
+    batch, micro = config.train.batch_size, config.train.micro_batch_size or config.train.batch_size
+    split = "" if micro == batch else f", {micro} in memory at once"
+    rows = [("steps", f"{steps} of {batch} pictures{split}: {epochs:.4g} epochs")]
+    if config.train.ema_decay:
+        rows.append(("average", f"samples and exports use the running average, decay {config.train.ema_decay}"))
+    return rows
+
+
+def _survey(
+    config: RunConfig, count_tokens: Callable[[Sequence[str]], list[int]], token_limit: int, progress: Progress
+) -> Ledger:
+    reading = config.dataset.read()
+    for note in reading.notes:
+        progress.say(note)
+    ledger = survey(
+        reading,
+        config.images,
+        count_tokens=count_tokens,
+        token_limit=token_limit,
+        cache=cache_folder(config),
+        on_progress=lambda done, total: progress.stage("reading pictures", done, total),
+    )
+    _check_trigger_word(config, ledger)
+    return ledger
+
+
+def _check_trigger_word(config: RunConfig, ledger: Ledger) -> None:
+    word = config.trigger_word
+    if word is None:
+        return
+    captions = (caption for picture in ledger.prepared for caption in picture.example.captions)
+    if not any(word.casefold() in caption.casefold() for caption in captions):
+        raise UserError(
+            f"{word!r} stands in no caption, so nothing would be learned about it.",
+            where="trigger_word",
+            fix="Put it into the captions, or leave it out.",
+        )
+
+
+def _check_sizes(config: RunConfig, ledger: Ledger, multiple: int) -> None:
+    for picture in ledger.prepared:
+        if picture.bucket[0] % multiple or picture.bucket[1] % multiple:
+            width, height = picture.bucket
+            raise UserError(
+                f"{width}x{height} does not fit the model, whose pictures have sides that are multiples of {multiple}.",
+                where="images.resolution",
+                fix=f"Set images.resolution and images.bucket_step to multiples of {multiple}.",
+            )
+
+
+def cache_folder(config: RunConfig) -> Path:
+    """Returns the folder that all runs share."""
+    if config.cache.folder is not None:
+        return config.cache.folder
+    return Path(os.environ.get("LIMNER_CACHE") or Path.home() / ".cache" / "limner")

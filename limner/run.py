@@ -1,0 +1,382 @@
+"""The whole jobs, each from top to bottom: check, finetune. The only module that knows all the others."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limner.config import RunConfig
+from limner.core.config import Origins, to_yaml
+from limner.core.errors import UserError
+from limner.core.progress import Progress, Silent
+from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_json
+from limner.data.ledger import Ledger, Prepared, write_ledger
+from limner.models.protocol import DiffusionModel
+from limner.plan import cache_folder, plan
+from limner.training.environment import describe_environment, refuse_several_processes
+from limner.training.loggers import loggers
+from limner.training.stop import graceful_stop
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from limner.export.result import ExportResult
+    from limner.methods.trainable import Trainable
+    from limner.training.feed import Feed
+    from limner.training.loop import TrainState
+    from limner.training.precision import Precision
+
+FREE_ON_RESUME = (
+    "out", "model", "dataset", "samples", "cache", "export", "private", "tensorboard", "trigger_word",
+    "train.steps", "train.epochs", "train.steps_per_picture", "train.save_every", "train.keep_checkpoints",
+    "train.device", "train.micro_batch_size", "train.gradient_checkpointing",
+)  # fmt: skip
+"""Keys of the config that may change when a run goes on: they do not change what is computed, or they are compared by
+content instead (the data by its manifest, the model by its weights, the length by the schedule)."""
+
+
+# -------------------------------------------------------------------------------------------------------- finetune
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to."""
+
+    out: Path
+    step: int
+    """Optimizer steps taken, those before a resume included."""
+    steps: int
+    loss: float | None
+    """The mean of the last steps' losses (20 at most); None where no step was left to take."""
+    change: float | None
+    """Largest difference between the prediction of the tuned model and that of the base; None if interrupted."""
+    exports: tuple[ExportResult, ...] = ()
+    interrupted: int | None = None
+    """The signal that stopped the run early (2 Ctrl-C, 15 SIGTERM); its checkpoint is written."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the same as plain values, for JSON."""
+        exports = [{"path": str(export.path), "max_error": export.max_error} for export in self.exports]
+        return {**dataclasses.asdict(self), "out": str(self.out), "exports": exports}
+
+
+def finetune(
+    config: RunConfig, *, resume: bool = False, progress: Progress | None = None, origins: Origins | None = None
+) -> RunResult:
+    """Trains as ``config`` says and writes everything into ``config.out``.
+
+    Raises UserError for what the user can repair. SIGINT and SIGTERM save a checkpoint and return early.
+    """
+    progress = progress or Silent()
+    rundir = RunDir(config.out)
+    refuse_several_processes()
+    _refuse_overwriting(rundir, resume)
+    with rundir.locked(), reported(rundir) as status:
+        session = _prepare(config, rundir, progress)
+        if resume:
+            _continue(session, rundir, progress)
+        _write_records(config, origins or {}, rundir, session)
+        status.at(session.state.step, session.steps)
+        losses, interrupted = _train(config, rundir, session, status, progress)
+        loss = sum(losses[-20:]) / len(losses[-20:]) if losses else None
+        step = session.state.step
+        if interrupted is not None:
+            status.write("stopped")
+            return RunResult(config.out, step, session.steps, loss, None, interrupted=interrupted)
+        with session.tuned_weights():
+            change = _prove_change(session)
+            exports = _export(config, rundir, session, progress)
+        status.write("finished")
+        return RunResult(config.out, step, session.steps, loss, change, exports)
+
+
+@dataclass
+class _Session:
+    """What a run holds while it goes on."""
+
+    ledger: Ledger
+    steps: int
+    precision: Precision
+    model: DiffusionModel
+    trainable: Trainable
+    state: TrainState
+    feed: Feed
+    identity: dict[str, Any]
+    base_prediction: Tensor
+    environment: dict[str, Any]
+
+    def tuned_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Puts the averaged weights in place where the run keeps them."""
+        ema = self.state.ema
+        return contextlib.nullcontext() if ema is None else ema.in_place_of(self.trainable.params)
+
+
+def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
+    from limner.models.probe import probe
+    from limner.training.precision import choose_device, choose_precision
+
+    planned = plan(config, progress=progress)
+    ledger, steps = planned.ledger, planned.steps
+    progress.table("plan", planned.rows)
+    precision = choose_precision(config.train.precision, choose_device(config.train.device))
+    progress.stage("loading the model", 0, 1)
+    model = config.model.load()
+    identity = _identity(config, ledger, model, steps)
+    model.to(precision.device, precision.dtype)
+    trainable = config.method.apply(model, seed=config.seed)
+    if config.train.gradient_checkpointing:
+        model.checkpoint_gradients()
+    progress.stage("loading the model", 1, 1)
+    progress.say(
+        f"training {trainable.count():,} numbers in {len(trainable.params)} tensors ({', '.join(trainable.parts)}) "
+        f"on {precision.device}, {precision.name}"
+    )
+    state = _new_state(config, trainable, precision)
+    return _Session(
+        ledger=ledger,
+        steps=steps,
+        precision=precision,
+        model=model,
+        trainable=trainable,
+        state=state,
+        feed=_feed(config, ledger, model, trainable, precision),
+        identity=identity,
+        base_prediction=probe(model, precision),
+        environment=describe_environment(precision),
+    )
+
+
+def _new_state(config: RunConfig, trainable: Trainable, precision: Precision) -> TrainState:
+    from limner.training.ema import Ema
+    from limner.training.loop import TrainState
+
+    groups = [
+        {
+            "params": [p for name, p in trainable.params.items() if name.startswith(f"{part}.")],
+            "lr": config.optimizer.lr * trainable.lr_scales.get(part, 1.0),
+        }
+        for part in trainable.parts
+    ]
+    return TrainState(
+        params=trainable.params,
+        optimizer=config.optimizer.build(groups),
+        base_lrs=tuple(group["lr"] for group in groups),
+        ema=Ema(trainable.params, config.train.ema_decay) if config.train.ema_decay else None,
+        scaler=precision.scaler(),
+    )
+
+
+def _feed(config: RunConfig, ledger: Ledger, model: DiffusionModel, trainable: Trainable, precision: Precision) -> Feed:
+    from limner.data.cache import TensorCache
+    from limner.data.order import Order
+    from limner.training.feed import Feed
+
+    slots: tuple[Prepared, ...] = tuple(p for p in ledger.prepared for _ in range(p.example.repeats))
+    numbers = {bucket: number for number, bucket in enumerate(sorted({p.bucket for p in slots}))}
+    folder = cache_folder(config) / "tensors"
+    return Feed(
+        slots=slots,
+        order=Order([numbers[p.bucket] for p in slots], batch_size=config.train.batch_size, seed=config.seed),
+        images=config.images,
+        micro_batch_size=config.train.micro_batch_size or config.train.batch_size,
+        caption_dropout=config.objective.caption_dropout,
+        seed=config.seed,
+        model=model,
+        precision=precision,
+        latents=TensorCache(folder if config.cache.latents else None),
+        captions=None if trainable.trains_text else TensorCache(folder if config.cache.captions else None),
+    )
+
+
+def _train(
+    config: RunConfig, rundir: RunDir, session: _Session, status: RunStatus, progress: Progress
+) -> tuple[list[float], int | None]:
+    """Takes the steps that are left; returns their losses, and the signal that ended them early if one did."""
+    from limner.training.checkpoint import save_checkpoint
+    from limner.training.loop import train
+    from limner.training.proof import LearningProof
+
+    state, steps = session.state, session.steps
+    proof = LearningProof(session.trainable.params, session.model.networks, session.trainable.waits)
+    scaler = state.scaler
+    backward = config.objective.backward(
+        session.model,
+        seed=config.seed,
+        precision=session.precision,
+        scale=(lambda loss: loss) if scaler is None else scaler.scale,
+    )
+    losses: list[float] = []
+    save_checkpoint(rundir, state, session.identity, keep=config.train.keep_checkpoints)  # a full disk shows now
+    with loggers(rundir, step=state.step, tensorboard=config.tensorboard) as log, graceful_stop() as stop:
+        if state.step == 0:
+            _draw_samples(config, rundir, session, progress)
+        session.model.train_mode(session.trainable.parts)
+        for report in train(
+            state,
+            backward,
+            session.feed.batches,
+            lambda step: config.schedule.factor(step, steps),
+            steps=steps,
+            max_grad_norm=config.train.max_grad_norm,
+            seed=config.seed,
+        ):
+            if not report.skipped:
+                proof.after_update()
+                losses.append(report.loss)
+            log(report.as_line())
+            progress.step(report.as_line(), steps)
+            status.at(state.step, steps)
+            if stop.signal is not None or state.step == steps or state.step % config.train.save_every == 0:
+                save_checkpoint(rundir, state, session.identity, keep=config.train.keep_checkpoints)
+            if stop.signal is not None:
+                return losses, stop.signal
+            every = config.samples.every
+            if state.step == steps or (every is not None and state.step % every == 0):
+                _draw_samples(config, rundir, session, progress)
+        if losses and not proof.done:
+            progress.warn("the run was too short to prove that every tensor learns: LoRA needs two updates for that")
+    return losses, None
+
+
+def _draw_samples(config: RunConfig, rundir: RunDir, session: _Session, progress: Progress) -> None:
+    from limner.evaluation.generate import GenerateRequest, generate
+    from limner.evaluation.picture import save_picture
+
+    if not config.samples.prompts:
+        return
+    step = session.state.step
+    folder = rundir.samples / f"step_{step:06d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = config.samples
+    with session.tuned_weights(), session.precision.autocast():
+        for number, prompt in enumerate(samples.prompts):
+            progress.stage(f"drawing samples at step {step}", number, len(samples.prompts))
+            request = GenerateRequest(
+                prompts=(prompt,),
+                negative=samples.negative,
+                seed=samples.seed + number,
+                steps=samples.steps,
+                guidance=samples.guidance,
+                scheduler=samples.scheduler,
+                size=samples.size or (config.images.resolution, config.images.resolution),
+            )
+            for picture in generate(session.model, request):
+                save_picture(picture, folder / f"{number:02d}.png")
+    progress.stage(f"drawing samples at step {step}", len(samples.prompts), len(samples.prompts))
+
+
+def _prove_change(session: _Session) -> float:
+    """Returns how far the prediction moved from the base model's; raises if it did not move at all."""
+    from limner.models.probe import probe
+
+    change = float((probe(session.model, session.precision) - session.base_prediction).abs().max())
+    if not change > 0:
+        raise UserError(
+            "the trained weights do not change the model's prediction at all.",
+            where="proof of learning",
+            fix="Check optimizer.lr and the length of the run.",
+        )
+    return change
+
+
+def _export(config: RunConfig, rundir: RunDir, session: _Session, progress: Progress) -> tuple[ExportResult, ...]:
+    from limner.export import default_exports
+    from limner.export.metadata import file_metadata
+
+    results = []
+    exports = config.export if config.export is not None else default_exports(config.method.kind)
+    metadata = file_metadata(
+        base=session.model.source.name,
+        base_hash=session.identity["base.denoiser"],
+        manifest=session.ledger.manifest,
+        trigger_word=config.trigger_word,
+        step=session.state.step,
+        settings=config.model_dump(mode="json"),
+        resolution=config.images.resolution,
+        prediction_type=session.model.process.prediction_type,
+        private=config.private,
+    )
+    for number, export in enumerate(exports):
+        progress.stage("writing and reading back", number, len(exports))
+        result = export.write(
+            session.model, session.trainable, rundir.export / export.kind, metadata, fresh_base=config.model.load
+        )
+        results.append(result)
+        progress.say(f"{result.path}: read back by {result.reader}, largest difference {result.max_error:.1e}")
+    progress.stage("writing and reading back", len(exports), len(exports))
+    return tuple(results)
+
+
+# ---------------------------------------------------------------------------------------------------------- resume
+def _identity(config: RunConfig, ledger: Ledger, model: DiffusionModel, steps: int) -> dict[str, Any]:
+    """Returns what must be the same for a checkpoint to be continued. Call it before the method changes the model."""
+    values = _flat(config.model_dump(mode="json"))
+    kept = {
+        f"config.{key}": value
+        for key, value in values.items()
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
+    }
+    return {
+        **kept,
+        "data": ledger.manifest,
+        "base.denoiser": model.denoiser_hash(),
+        "base.text_encoder": model.text_encoder_hash(),
+        "base.autoencoder": model.image_encoder_hash(),
+        "base.prediction_type": model.process.prediction_type,
+        **({} if config.schedule.kind == "constant" else {"steps": steps}),
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _continue(session: _Session, rundir: RunDir, progress: Progress) -> None:
+    """Loads the newest whole checkpoint into the session."""
+    from limner.training.checkpoint import load_checkpoint
+
+    folder = rundir.checkpoint(rundir.checkpoint_steps()[-1])
+    load_checkpoint(folder, session.state, session.identity)
+    progress.say(f"continuing from {folder}")
+    if session.state.step > session.steps:
+        raise UserError(
+            f"stands at step {session.state.step}, but the run has {session.steps} steps.",
+            where=str(folder),
+            fix="Raise train.steps.",
+        )
+    before = json.loads(rundir.environment.read_text(encoding="utf-8")) if rundir.environment.exists() else {}
+    changed = [
+        f"{key} {before.get(key)} -> {value}" for key, value in session.environment.items() if before.get(key) != value
+    ]
+    if changed:
+        progress.warn(
+            "not bit for bit the run that it would have been, since the machine changed: " + ", ".join(changed)
+        )
+
+
+def _refuse_overwriting(rundir: RunDir, resume: bool) -> None:
+    steps = rundir.checkpoint_steps()
+    if resume and not steps:
+        raise UserError(
+            "has no checkpoint to continue from.",
+            where=str(rundir.path),
+            fix="Leave out --resume to start, or set out=... to the folder of the run.",
+        )
+    if not resume and (steps or rundir.metrics.exists()):
+        raise UserError(
+            f"holds a run already{f', at step {steps[-1]}' if steps else ''}.",
+            where=str(rundir.path),
+            fix="Continue it with --resume, or choose another folder with out=...",
+        )
+
+
+def _write_records(config: RunConfig, origins: Origins, rundir: RunDir, session: _Session) -> None:
+    write_atomic(rundir.config, to_yaml(config, origins).encode())
+    write_json(rundir.environment, session.environment)
+    write_ledger(rundir.ledger, session.ledger)

@@ -1,0 +1,214 @@
+"""Checkpoints: whole or not there, checked when read, tied to the run that wrote them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limner.core.errors import UserError
+from limner.core.rundir import RunDir, write_json
+from limner.training.loop import TrainState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+STATE, WEIGHTS, EMA, OPTIMIZER = "state.json", "weights.safetensors", "ema.safetensors", "optimizer.safetensors"
+Identity = dict[str, Any]
+"""What must stay for a checkpoint to be continued, flat: ``config.optimizer.lr``, ``base.denoiser``, ``data``."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and found whole."""
+
+    step: int
+    weights: dict[str, Tensor]
+    """The trained tensors by name; the averaged ones where the run kept an average."""
+
+
+def save_checkpoint(rundir: RunDir, state: TrainState, identity: Identity, *, keep: int) -> Path:
+    """Writes the checkpoint of the step that ``state`` is at, then removes all but the newest ``keep``.
+
+    A checkpoint of that step that is there already is left as it is. Raises UserError where the disk is full; the
+    checkpoints before it stay whole.
+    """
+    folder = rundir.checkpoint(state.step)
+    if folder.exists():
+        return folder
+    part = rundir.checkpoints / f".{folder.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        _write(part, state, identity)
+        part.rename(folder)
+        _sync_folder(rundir.checkpoints)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise UserError(
+            f"the checkpoint of step {state.step} could not be written: {error.strerror or error}.",
+            where=str(rundir.checkpoints),
+            fix="Make room on the disk and continue with --resume; the checkpoints before it are whole.",
+        ) from None
+    for step in rundir.checkpoint_steps()[:-keep]:
+        shutil.rmtree(rundir.checkpoint(step))
+    return folder
+
+
+def _write(folder: Path, state: TrainState, identity: Identity) -> None:
+    weights = {name: parameter.detach() for name, parameter in state.params.items()}
+    _save(folder / WEIGHTS, weights)
+    if state.ema is not None:
+        _save(folder / EMA, state.ema.averages)
+    tensors, plain = _flatten(state.optimizer.state_dict())
+    _save(folder / OPTIMIZER, tensors)
+    files = sorted(path.name for path in folder.iterdir())
+    write_json(
+        folder / STATE,
+        {
+            "format": FORMAT,
+            "step": state.step,
+            "skipped": state.skipped,
+            "scaler": state.scaler.state_dict() if state.scaler is not None else None,
+            "optimizer": plain,
+            "identity": identity,
+            "files": {name: _sha256(folder / name) for name in files},
+        },
+    )
+    _sync_folder(folder)
+
+
+def load_checkpoint(folder: Path, state: TrainState, identity: Identity) -> None:
+    """Puts a checkpoint into ``state``. Raises UserError that names every difference, and then changes nothing."""
+    from safetensors.torch import load_file
+
+    saved = _read_state(folder)
+    differences = _differences(saved["identity"], identity)
+    if differences:
+        raise UserError(
+            "was written by another run, or something changed since:\n" + "\n".join(f"  - {d}" for d in differences),
+            where=str(folder),
+            fix="Undo the changes to continue it, or start a new run with another out=...",
+        )
+    _verify_files(folder, saved["files"])
+    weights = load_file(folder / WEIGHTS)
+    for name, parameter in state.params.items():
+        parameter.data.copy_(weights[name])
+    if state.ema is not None:
+        averages = load_file(folder / EMA)
+        for name, average in state.ema.averages.items():
+            average.copy_(averages[name])
+    tensors = load_file(folder / OPTIMIZER)
+    state.optimizer.load_state_dict(_unflatten(tensors, saved["optimizer"], state.optimizer.param_groups))
+    if state.scaler is not None:
+        state.scaler.load_state_dict(saved["scaler"])
+    state.step, state.skipped = saved["step"], saved["skipped"]
+
+
+def read_weights(folder: Path) -> Checkpoint:
+    """Returns the trained weights of a checkpoint, averaged where there is an average, after checking its files."""
+    from safetensors.torch import load_file
+
+    saved = _read_state(folder)
+    _verify_files(folder, saved["files"])
+    name = EMA if EMA in saved["files"] else WEIGHTS
+    return Checkpoint(step=saved["step"], weights=load_file(folder / name))
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    fix = "Remove this folder to continue from the checkpoint before it."
+    try:
+        saved = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"has no {STATE}: it is no checkpoint of Limner, or a damaged one.", where=str(folder), fix=fix
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"its {STATE} is damaged: {error}.", where=str(folder), fix=fix) from None
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise UserError(f"is not of format {FORMAT}, the one that this version reads.", where=str(folder), fix=fix)
+    return saved
+
+
+def _verify_files(folder: Path, files: Mapping[str, str]) -> None:
+    for name, expected in files.items():
+        path = folder / name
+        problem = "is missing" if not path.is_file() else "was changed or damaged" if _sha256(path) != expected else ""
+        if problem:
+            raise UserError(
+                f"{name} {problem} since the checkpoint was written.",
+                where=str(folder),
+                fix="Remove this folder to continue from the checkpoint before it.",
+            )
+
+
+def _differences(saved: Identity, now: Identity) -> list[str]:
+    return [
+        f"{key}: the checkpoint has {saved.get(key, 'nothing')!r}, this run has {now.get(key, 'nothing')!r}"
+        for key in sorted(saved.keys() | now.keys())
+        if saved.get(key) != now.get(key)
+    ]
+
+
+# ------------------------------------------------------------------------------- an optimizer's state without pickle
+def _flatten(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors of an optimizer's state by ``index.name``, and the rest as JSON."""
+    import torch
+
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        plain[str(index)] = {}
+        for name, value in entries.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                plain[str(index)][name] = value
+    groups = [dict(group) for group in state["param_groups"]]
+    return tensors, {"state": plain, "param_groups": groups}
+
+
+def _unflatten(tensors: Mapping[str, Tensor], plain: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what ``load_state_dict`` takes; JSON's lists become tuples again where the optimizer has tuples."""
+    state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in plain["state"].items()}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    restored = [
+        {key: tuple(value) if isinstance(now.get(key), tuple) else value for key, value in saved.items()}
+        for saved, now in zip(plain["param_groups"], groups, strict=True)
+    ]
+    return {"state": state, "param_groups": restored}
+
+
+# ---------------------------------------------------------------------------------------------------------- files
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        # a clone, since optimizers keep views and shared scalars, which the format refuses
+        save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(str(error)) from error
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,108 @@
+"""The micro-batches of every step: order, captions, crops, and the encoders behind their caches."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING
+
+from limner.core.errors import NonFiniteError, UserError
+from limner.data.batch import Batch, Visit, collate, micro_batches, visit
+from limner.data.buckets import ImageConfig
+from limner.data.cache import TensorCache, content_key
+from limner.data.image import decode, to_pixels
+from limner.data.ledger import Prepared
+from limner.data.order import Order
+from limner.models.protocol import DiffusionModel
+from limner.training.precision import Precision
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Gives the batch of any step, as a pure function of the step."""
+
+    slots: tuple[Prepared, ...]
+    """The pictures of one epoch, each as often as it repeats."""
+    order: Order
+    images: ImageConfig
+    micro_batch_size: int
+    caption_dropout: float
+    seed: int
+    model: DiffusionModel
+    precision: Precision
+    latents: TensorCache
+    captions: TensorCache | None
+    """None where the text encoder trains: batches then carry captions only."""
+
+    def batches(self, step: int) -> list[Batch]:
+        """Returns the micro-batches of ``step`` (from 0), on the CPU."""
+        first = step * self.order.batch_size
+        visits = [
+            visit(
+                self.slots[slot],
+                first + place,
+                images=self.images,
+                seed=self.seed,
+                caption_dropout=self.caption_dropout,
+            )
+            for place, slot in enumerate(self.order.examples_at(step))
+        ]
+        encode_caption = None if self.captions is None else self._encode_caption
+        return [
+            collate(group, encode_image=self._encode_image, encode_caption=encode_caption)
+            for group in micro_batches(visits, self.micro_batch_size)
+        ]
+
+    def _encode_image(self, one: Visit) -> Tensor:
+        """Returns the moments of one picture, [2C, h, w] float32."""
+        key = content_key(
+            what="moments",
+            image=one.picture.sha256,
+            placement=dataclasses.asdict(one.placement),
+            background=self.images.background,
+            encoder=self.model.image_encoder_hash(),
+            device=self.precision.device.type,
+        )
+        return self.latents.get(key, lambda: {"moments": self._moments(one)})["moments"]
+
+    def _moments(self, one: Visit) -> Tensor:
+        import torch
+
+        name = one.picture.example.id
+        data = one.picture.example.image.read()
+        if hashlib.sha256(data).hexdigest() != one.picture.sha256:
+            raise UserError(
+                "was changed while the run went on.", where=name, fix="Start again with the pictures as they are."
+            )
+        picture = decode(data, background=self.images.background_rgb, max_pixels=self.images.max_pixels).image
+        pixels = to_pixels(picture, one.placement)[None].to(self.precision.device)
+        with torch.no_grad():
+            moments = self.model.encode_images(pixels)[0]
+        if not bool(moments.isfinite().all()):
+            raise NonFiniteError(
+                "the autoencoder gives numbers that are not finite for this picture.",
+                where=name,
+                fix="Take it out, or use another autoencoder.",
+            )
+        return moments
+
+    def _encode_caption(self, caption: str) -> dict[str, Tensor]:
+        """Returns the text states of one caption, without a batch dimension."""
+        assert self.captions is not None
+        key = content_key(
+            what="text states",
+            caption=caption,
+            encoder=self.model.text_encoder_hash(),
+            dtype=self.precision.name,
+            device=self.precision.device.type,
+        )
+        return self.captions.get(key, lambda: self._text_states(caption))
+
+    def _text_states(self, caption: str) -> dict[str, Tensor]:
+        import torch
+
+        with torch.no_grad(), self.precision.autocast():
+            return {name: states[0] for name, states in self.model.encode_prompts([caption]).items()}

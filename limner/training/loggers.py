@@ -1,0 +1,33 @@
+"""Where the numbers of each step go: metrics.jsonl always, TensorBoard if asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from limner.core.rundir import MetricsLog, RunDir
+
+
+@contextlib.contextmanager
+def loggers(rundir: RunDir, *, step: int, tensorboard: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Gives the function that logs one line; lines after ``step``, of a run that is taken up again, are dropped."""
+    log = MetricsLog(rundir.metrics, keep_to_step=step)
+    board = None
+    if tensorboard:
+        from torch.utils.tensorboard import SummaryWriter
+
+        board = SummaryWriter(str(rundir.tensorboard), purge_step=step + 1)
+
+    def write(line: Mapping[str, Any]) -> None:
+        log.write(line)
+        if board is not None:
+            for name in ("loss", "lr", "grad_norm", "images_per_second"):
+                board.add_scalar(name, line[name], line["step"])
+
+    try:
+        yield write
+    finally:
+        log.close()
+        if board is not None:
+            board.close()
