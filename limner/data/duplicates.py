@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,8 @@ def near_groups(signatures: Sequence[Signature], *, max_distance: int = NEAR_DIS
     shapes -= shapes.mean(axis=1, keepdims=True)
     contrast = numpy.linalg.norm(shapes, axis=1)
     textured = numpy.flatnonzero(contrast >= LEAST_CONTRAST * shapes.shape[1] ** 0.5)
+    if len(textured) == 0:
+        return [None] * count
 
     parents = list(range(count))
     for first, second in _hash_neighbours(hashes, textured, max_distance):
@@ -84,7 +87,7 @@ def _hash_neighbours(
     import numpy
 
     edges = [round(64 * band / (max_distance + 1)) for band in range(max_distance + 2)]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         bands = (hashes[chosen] >> numpy.uint64(low)) & numpy.uint64(2 ** (high - low) - 1)
         order = numpy.argsort(bands, kind="stable")
         cuts = numpy.flatnonzero(numpy.diff(bands[order])) + 1

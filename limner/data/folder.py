@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ from pydantic import model_validator
 
 from limner.core.config import Config
 from limner.core.errors import UserError
-from limner.data.example import Example, FileImage, LeftOut, Reading
+from limner.data.example import Example, FileImage, Reading
 from limner.data.listing import Listing, list_images
 from limner.data.sidecars import (
     find_caption_files,
@@ -19,6 +20,7 @@ from limner.data.sidecars import (
     refuse_unused_captions,
 )
 from limner.data.text import counted, first_few, one_line, read_text
+from limner.data.uncaptioned import Uncaptioned, settle
 
 MAX_SIDECAR_BYTES = 1_000_000
 
@@ -33,7 +35,7 @@ class Folder(Config):
     """One caption for every picture, in place of caption files."""
     ignore_sidecars: bool = False
     """Go on although captions lie in the folder that are not used, because caption is set or no caption is wanted."""
-    uncaptioned: Literal["stop", "leave_out", "empty"] = "stop"
+    uncaptioned: Uncaptioned = "stop"
     """What to do with a picture without a caption: stop, leave it out, or train on it with an empty caption."""
     caption_lines: Literal["whole", "each"] = "whole"
     """A caption file is one caption (whole), or each of its lines is one (each); a visit then draws one of them."""
@@ -81,33 +83,29 @@ class Folder(Config):
             )
         sidecars = one_sidecar_each(listing, found, where="dataset.path")
         texts = {id: read_text(listing.others[name], limit=MAX_SIDECAR_BYTES) for id, name in sidecars.items()}
-        captions = {id: self._captions(text) for id, text in texts.items()}
-        without = [id for id in listing.images if not captions.get(id)]
-        if without and (self.uncaptioned == "stop" or (self.uncaptioned == "leave_out" and not any(captions.values()))):
-            raise self._uncaptioned(listing, without, sidecars)
-        examples, left_out = [], []
-        for id, path in listing.images.items():
-            if captions.get(id) or self.uncaptioned == "empty":
-                examples.append(Example(id, FileImage(path), captions.get(id) or ("",)))
-            else:
-                left_out.append(
-                    LeftOut(id, "its caption file is empty" if id in sidecars else "it has no caption file")
-                )
+        examples, left_out, notes = settle(
+            ((id, FileImage(path), self._captions(texts.get(id, ""))) for id, path in listing.images.items()),
+            self.uncaptioned,
+            stop=lambda without: self._no_captions(listing, without, sidecars),
+        )
+        several = [sidecars[id] for id, text in texts.items() if "\n" in text.strip()]
+        if several and self.caption_lines == "whole":
+            notes.append(
+                f"{counted(len(several), 'caption file')} of several lines, each read as one caption "
+                f"({first_few(several)}); set dataset.caption_lines: each if every line is a caption of its own."
+            )
         return Reading(
             "image folder, captions beside the pictures" if sidecars else "image folder, no captions",
             tuple(examples),
             (*left_out, *listing.rows(set(sidecars.values()))),
-            (
-                *listing.notes(),
-                *self._notes(without, [sidecars[id] for id, text in texts.items() if "\n" in text.strip()]),
-            ),
+            (*listing.notes(), *notes),
         )
 
     def _captions(self, text: str) -> tuple[str, ...]:
         parts = text.split("\n") if self.caption_lines == "each" else [text]
         return tuple(caption for caption in map(one_line, parts) if caption)
 
-    def _uncaptioned(self, listing: Listing, without: list[str], sidecars: dict[str, str]) -> UserError:
+    def _no_captions(self, listing: Listing, without: Sequence[str], sidecars: Collection[str]) -> UserError:
         empty = [id for id in without if id in sidecars]
         of_them = f" (for {counted(len(empty), 'picture')} the file is empty: {first_few(empty)})" if empty else ""
         have = "has" if len(without) == 1 else "have"
@@ -118,15 +116,3 @@ class Folder(Config):
             fix="Write the caption of photo.jpg into photo.txt beside it, or set dataset.caption to one caption for all, "
             "or dataset.uncaptioned to leave_out or empty.",
         )
-
-    def _notes(self, without: list[str], several_lines: list[str]) -> list[str]:
-        notes = []
-        if without:
-            done = "left out" if self.uncaptioned == "leave_out" else "used with an empty caption"
-            notes.append(f"{counted(len(without), 'picture')} without a caption: {done} ({first_few(without)}).")
-        if several_lines and self.caption_lines == "whole":
-            notes.append(
-                f"{counted(len(several_lines), 'caption file')} of several lines, each read as one caption "
-                f"({first_few(several_lines)}); set dataset.caption_lines: each if every line is a caption of its own."
-            )
-        return notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,15 +59,23 @@ def image_columns(schema: pyarrow.Schema) -> list[str]:
     return found
 
 
-def check_size(paths: list[Path]) -> None:
-    """Raises UserError if the files together would not fit into the memory of a usual machine."""
-    size = sum(path.stat().st_size for path in paths)
-    if size > MAX_EMBEDDED_BYTES:
-        raise UserError(
-            f"the parquet files have {size / 1e9:.1f} GB; up to {MAX_EMBEDDED_BYTES / 1e9:.0f} GB are read into memory.",
-            where=str(paths[0].parent),
-            fix="Write the pictures into files beside a metadata.jsonl, or name fewer parquet files.",
-        )
+def read_pictures(
+    files: Mapping[str, Path], image_column: str, column: str
+) -> Iterator[tuple[str, bytes | None, object]]:
+    """Yields the id (file#row, from 0), the picture's encoded bytes (None if it has none) and the cell of ``column``."""
+    total = 0
+    for name, path in files.items():
+        for row, cells in enumerate(read_rows(path, [image_column, column])):
+            data = (cells[image_column] or {}).get("bytes") or None
+            total += len(data or b"")
+            if total > MAX_EMBEDDED_BYTES:
+                raise UserError(
+                    f"the pictures in the parquet files have more than {MAX_EMBEDDED_BYTES / 1e9:.0f} GB, "
+                    "and they are read into memory.",
+                    where=str(path),
+                    fix="Name fewer parquet files, or write the pictures into files beside a metadata.jsonl.",
+                )
+            yield f"{name}#{row}", data, cells[column]
 
 
 def _broken(path: Path, error: BaseException) -> UserError:

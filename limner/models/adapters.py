@@ -88,7 +88,7 @@ def adapter_files(path: Path) -> list[Path]:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """Returns the LoRA files of one folder by their fixed names; otherwise its only .safetensors file; otherwise none."""
+    """Returns the LoRA files of one folder by their fixed names, else its only .safetensors file, else none."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / PEFT_CONFIG).is_file():
@@ -192,12 +192,12 @@ def load_adapters(networks: Mapping[str, nn.Module], refs: Sequence[AdapterRef])
 
     ``networks`` is ``model.networks`` or ``pipeline.components``; pipelines around the same networks have the adapters
     too. Every file is read and every tensor placed before the first layer is touched: an error leaves the model as it
-    was. With all weights 0 the model predicts exactly as without. Raises ValueError where networks have adapters already.
+    was. With all weights 0 the model predicts exactly as without. Raises ValueError where the networks have adapters.
     """
     from torch import nn
 
     networks = {part: network for part, network in networks.items() if isinstance(network, nn.Module)}
-    if any(_lora_layers(network) for network in networks.values()):
+    if any(lora_layers(network) for network in networks.values()):
         raise ValueError("these networks carry adapters already")
     names = layer_names(networks)
     plans: list[tuple[str, AdapterRef, list[AdapterFile], dict[str, dict[str, LowRank]]]] = []
@@ -210,7 +210,7 @@ def load_adapters(networks: Mapping[str, nn.Module], refs: Sequence[AdapterRef])
         plans.append((f"limner_{index}", ref, files, layers))
     for key, _, _, layers in plans:
         for part, found in layers.items():
-            _inject(networks[part], key, found)
+            inject(networks[part], key, found)
     for network in networks.values():
         _activate(network, {key: ref.weight for key, ref, _, _ in plans})
     return tuple(
@@ -226,7 +226,7 @@ def load_adapters(networks: Mapping[str, nn.Module], refs: Sequence[AdapterRef])
     )
 
 
-def _inject(network: Any, key: str, layers: Mapping[str, LowRank]) -> None:
+def inject(network: Any, key: str, layers: Mapping[str, LowRank]) -> None:
     """Adds an adapter to exactly these layers and copies its matrices, float32."""
     import torch
     from peft import LoraConfig
@@ -245,7 +245,7 @@ def _inject(network: Any, key: str, layers: Mapping[str, LowRank]) -> None:
     )
     with torch.random.fork_rng(devices=[]):
         network.add_adapter(config, adapter_name=key)
-    placed = {path: layer for path, layer in _lora_layers(network).items() if key in layer.lora_A}
+    placed = {path: layer for path, layer in lora_layers(network).items() if key in layer.lora_A}
     if placed.keys() != layers.keys():
         raise RuntimeError(f"PEFT adapted {len(placed)} layers, the file has {len(layers)}")
     for path, update in layers.items():
@@ -269,7 +269,7 @@ def _activate(network: nn.Module, weights: Mapping[str, float]) -> None:
     A DoRA of weight 0 is not the base model (its magnitudes stay), so weight 0 means not active.
     """
     active = [key for key, weight in weights.items() if weight != 0]
-    for layer in _lora_layers(network).values():
+    for layer in lora_layers(network).values():
         layer.set_adapter(active, inference_mode=True)
         for key, weight in weights.items():
             layer.set_scale(key, weight)
@@ -278,7 +278,8 @@ def _activate(network: nn.Module, weights: Mapping[str, float]) -> None:
             raise RuntimeError(f"the active adapters are {layer.active_adapters}, asked for were {active}")
 
 
-def _lora_layers(network: nn.Module) -> dict[str, LoraLayer]:
+def lora_layers(network: nn.Module) -> dict[str, LoraLayer]:
+    """Returns the layers of a network that PEFT has wrapped for LoRA, by their path."""
     from peft.tuners.lora import LoraLayer
 
     return {name: module for name, module in network.named_modules() if isinstance(module, LoraLayer)}

@@ -15,13 +15,14 @@ from typing import Any
 from limner.core.errors import UserError
 from limner.models.safety import MAX_JSON_BYTES, parse_json
 
-_INERT = frozenset(
-    # names, training and placement: the tensors of the file say which layers there are
-    "task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode target_modules "
-    "exclude_modules lora_dropout layers_to_transform layers_pattern megatron_core loftq_config eva_config "
-    "corda_config lora_ga_config runtime_config qalora_group_size ensure_weight_tying bias".split()
-)
-_READ = frozenset("r lora_alpha rank_pattern alpha_pattern use_dora use_rslora init_lora_weights".split())
+_INERT = {
+    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "target_modules", "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core",
+    "loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config", "qalora_group_size",
+    "ensure_weight_tying", "bias",
+}  # fmt: skip
+"""Names, training and placement: which layers there are is told by the tensors."""
+_READ = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_dora", "use_rslora", "init_lora_weights"}
 _HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 _PLAIN_PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.)+\$?")
 
@@ -38,7 +39,7 @@ class Strength:
     dora: bool = False
 
     def alpha(self, layer: str, rank: int, *, where: str) -> float:
-        """Returns the alpha of a layer whose matrices have ``rank``; raises UserError where the config says another rank.
+        """Returns the alpha of a layer whose matrices have ``rank``; raises UserError where the config has another one.
 
         With rank-stabilised scaling (arXiv:2312.03732) the update is alpha / sqrt(rank): returned as the plain alpha.
         """

@@ -1,4 +1,4 @@
-"""One fixed question to a model: the same latents, timesteps and prompts every time, so that answers can be compared."""
+"""One fixed question to a model: always the same latents, timesteps and prompts, so that answers can be compared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limner.core.rng import tensor_stream
-from limner.models.evaluating import evaluating
+from limner.models.evaluating import evaluating, in_float32
 from limner.models.protocol import DiffusionModel
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def probe(model: DiffusionModel, *, seed: int = 0) -> Tensor:
     streams = [tensor_stream(seed, index, "probe") for index in range(len(PROMPTS))]
     pixels = torch.cat([torch.rand(1, 3, side, side, generator=stream) * 2 - 1 for stream in streams])
     with evaluating(model.networks.values()):
-        moments = model.encode_images(pixels.to(device))
+        with in_float32(device):
+            moments = model.encode_images(pixels.to(device))
         shape = (1, moments.shape[1] // 2, *moments.shape[2:])
         eps = torch.cat([torch.randn(shape, generator=stream) for stream in streams]).to(device)
         x_0 = model.sample_latents(moments, eps)

@@ -42,7 +42,7 @@ class Located:
 
 
 def locate(name: str, revision: str | None, *, hub_patterns: Sequence[str]) -> Located:
-    """Returns where the model called ``name`` is; a Hub id is downloaded, only the files that ``hub_patterns`` match."""
+    """Returns where the model called ``name`` is; of a Hub id the files that ``hub_patterns`` match are downloaded."""
     path = Path(name).expanduser()
     if path.exists():
         if revision is not None:
@@ -114,16 +114,19 @@ def weight_patterns(component: str, stem: str, variant: str = "") -> list[str]:
 
 
 def find_weights(folder: Path, stem: str) -> WeightFiles | None:
-    """Returns a network's weights, float32 files before fp16 ones, headers checked; None where there are none."""
+    """Returns a network's weights, float32 files before fp16 ones, headers checked; None where there are none.
+
+    As in diffusers, shards go before a whole file.
+    """
     for variant in ("", "fp16"):
         middle = f".{variant}" if variant else ""
         single = folder / f"{stem}{middle}.safetensors"
         index = folder / f"{stem}.safetensors.index{middle}.json"
+        if index.is_file():
+            return WeightFiles(_shards(index), variant)
         if single.is_file():
             read_safetensors_header(single)
             return WeightFiles((single,), variant)
-        if index.is_file():
-            return WeightFiles(_shards(index), variant)
     return None
 
 
@@ -165,7 +168,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     "sd1 without autoencoder": ("a Stable Diffusion 1.x model without its autoencoder", _USE_A_WHOLE_MODEL),
     "sd2": (
         "a Stable Diffusion 2.x model in a single file",
-        "Use it as a diffusers folder; StableDiffusionPipeline.from_single_file(...).save_pretrained(folder) makes one.",
+        "Make a folder of it: diffusers' StableDiffusionPipeline.from_single_file(file).save_pretrained(folder).",
     ),
     "sd inpainting": ("an inpainting model (9 input channels)", "Use the model that it was made from."),
     "sd depth": ("a depth-conditioned model (5 input channels)", "Use the model that it was made from."),
@@ -218,10 +221,7 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("transformer", ("transformer_blocks.", "model.diffusion_model.", "single_transformer_blocks.")),
     ("denoiser", ("down_blocks.", "input_blocks.")),
     ("autoencoder", ("first_stage_model.", "encoder.down", "decoder.up")),
-    (
-        "clip",
-        ("text_model.", "vision_model.", "cond_stage_model.", "conditioner.", "visual.", "encoder.layers.", "transformer.resblocks."),
-    ),
+    ("clip", ("text_model.", "vision_model.", "cond_stage_model.", "conditioner.", "visual.", "encoder.layers.")),
 )  # fmt: skip
 _BY_CHANNELS = {9: "sd inpainting", 8: "sd edit", 7: "sd upscaler", 5: "sd depth"}
 
@@ -245,11 +245,14 @@ def _recognise_original(tensors: Mapping[str, TensorInfo]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- weights in memory
-_VOLATILE = ("dtype", "torch_dtype", "transformers_version", "architectures")
+_VOLATILE = ("dtype", "torch_dtype", "transformers_version", "architectures", "sample_size")
 
 
 def content_hash(network: nn.Module, config: Mapping[str, Any], *extra: str) -> str:
-    """Returns the SHA-256 of a network's tensors (name, type, shape, bytes) and settings; the device does not matter."""
+    """Returns the SHA-256 of a network's tensors (name, type, shape, bytes) and settings, wherever it is.
+
+    Left out: names of folders, versions, and ``sample_size``, which decide nothing that the network computes.
+    """
     import torch
 
     digest = hashlib.sha256()

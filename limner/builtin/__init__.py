@@ -1,0 +1,1 @@
+"""What ships with the package, so that everything can be tried without a download."""

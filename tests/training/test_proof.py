@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from limner.core.errors import UserError
+from limner.training.proof import LearningProof
+
+
+def networks() -> tuple[nn.Linear, nn.Linear, dict[str, nn.Parameter]]:
+    torch.manual_seed(0)
+    trained, frozen = nn.Linear(3, 3), nn.Linear(3, 3)
+    frozen.requires_grad_(False)
+    return trained, frozen, {f"a.{name}": value for name, value in trained.named_parameters()}
+
+
+def update(params: dict[str, nn.Parameter], lr: float = 0.1) -> None:
+    for parameter in params.values():
+        parameter.grad = torch.ones_like(parameter)
+        parameter.data -= lr * parameter.grad
+
+
+def test_an_update_of_everything_is_the_proof() -> None:
+    trained, frozen, params = networks()
+    proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset())
+    update(params)
+    proof.after_update()
+    assert proof.done
+
+
+def test_a_tensor_without_gradient_is_named_even_if_weight_decay_moved_it() -> None:
+    trained, frozen, params = networks()
+    proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset())
+    update(params)
+    assert params["a.bias"].grad is not None
+    params["a.bias"].grad.zero_()
+    with pytest.raises(UserError, match=r"1 of 2 trained tensors did not learn in update 1: a\.bias"):
+        proof.after_update()
+
+
+def test_an_update_too_small_for_float32_is_found() -> None:
+    trained, frozen, params = networks()
+    proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset())
+    update(params, lr=1e-12)
+    with pytest.raises(UserError, match="2 of 2 trained tensors"):
+        proof.after_update()
+
+
+def test_one_bit_of_a_frozen_tensor_is_seen() -> None:
+    trained, frozen, params = networks()
+    proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset())
+    update(params)
+    frozen.weight.data.view(torch.int32)[1, 2] ^= 1
+    with pytest.raises(UserError, match=r"1 frozen tensors changed: b\.weight"):
+        proof.after_update()
+
+
+def test_a_tensor_that_waits_must_learn_in_the_second_update() -> None:
+    trained, frozen, params = networks()
+    proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset({"a.weight"}))
+    update({"a.bias": params["a.bias"]})
+    proof.after_update()
+    assert not proof.done
+    update({"a.bias": params["a.bias"]})
+    with pytest.raises(UserError, match=r"did not learn in update 2: a\.weight"):
+        proof.after_update()
