@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
-import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +19,9 @@ from limner.core.errors import UserError
 
 if TYPE_CHECKING:
     from limner.console import JsonProgress, TerminalProgress
+    from limner.run import RunResult
 
-DONE, WRONG_USE, STOPPED = 0, 2, 128
+WRONG_USE, STOPPED = 2, 128
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,6 +60,10 @@ def train(
             progress.say(f"stopped at step {result.step} of {result.steps}; continue with --resume")
         else:
             progress.say(f"done: {result.out}, {result.step} steps, the prediction moved by {result.change:.2g}")
+    _exit_if_stopped(result)
+
+
+def _exit_if_stopped(result: RunResult) -> None:
     if result.interrupted is not None:
         raise typer.Exit(STOPPED + result.interrupted)
 
@@ -80,7 +85,7 @@ def check(recipe: Recipe, overrides: Overrides = None, json_lines: Json = False)
                 "result", {"steps": planned.steps, "epochs": planned.epochs, "data": planned.ledger.manifest}
             )
             for row in planned.ledger.rows:
-                progress.event("row", row.as_dict())
+                progress.event("row", dataclasses.asdict(row))
 
 
 @app.command()
@@ -135,6 +140,24 @@ def inspect(
     print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 
+@app.command()
+def demo(
+    photos: Annotated[
+        Path | None, typer.Option(help="A folder with your pictures; unset: Limner draws a few.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
+    json_lines: Json = False,
+) -> None:
+    """Train a small model on a few pictures, from check to export, in about a minute."""
+    from limner.demo import demo as run_demo
+
+    with _progress(json_lines) as progress:
+        result = run_demo(out, photos=photos, progress=progress)
+        if result.run.interrupted is None:
+            progress.say(f"the loss fell from {result.loss_before:.3f} to {result.loss_after:.3f}; look at {out}")
+    _exit_if_stopped(result.run)
+
+
 def _version(value: bool) -> None:
     if value:
         print(f"limner {__version__}")
@@ -156,7 +179,12 @@ def _progress(json_lines: bool) -> Iterator[JsonProgress | TerminalProgress]:
 
     _quiet_libraries()
     with JsonProgress() if json_lines else TerminalProgress() as progress:
-        yield progress
+        try:
+            yield progress
+        except UserError as error:
+            if isinstance(progress, JsonProgress):
+                progress.event("error", {"text": str(error)})
+            raise
 
 
 def _quiet_libraries() -> None:
@@ -170,18 +198,13 @@ def _quiet_libraries() -> None:
 def main() -> None:
     """The entry point: exit code 0 only when the job was done, 2 for a mistake of the user, 130 on Ctrl-C."""
     try:
-        _guarded(app)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(STOPPED + signal.SIGPIPE)
-
-
-def _guarded(run: Callable[[], object]) -> None:
-    try:
-        run()
+        app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(WRONG_USE)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(STOPPED + signal.SIGINT)
+        _end(str(error))
+    except OSError as error:  # a full disk, a folder that may not be written
+        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _end(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(WRONG_USE)

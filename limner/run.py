@@ -115,7 +115,6 @@ class _Session:
 
 
 def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
-    from limner.models.probe import probe
     from limner.training.precision import choose_device, choose_precision
 
     planned = plan(config, progress=progress)
@@ -124,6 +123,8 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
     precision = choose_precision(config.train.precision, choose_device(config.train.device))
     progress.stage("loading the model", 0, 1)
     model = config.model.load()
+    for notice in model.notices:
+        progress.warn(notice)
     identity = _identity(config, ledger, model, steps)
     model.to(precision.device, precision.dtype)
     trainable = config.method.apply(model, seed=config.seed)
@@ -144,7 +145,7 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
         state=state,
         feed=_feed(config, ledger, model, trainable, precision),
         identity=identity,
-        base_prediction=probe(model, precision),
+        base_prediction=_probe(model, precision),
         environment=describe_environment(precision),
     )
 
@@ -153,17 +154,15 @@ def _new_state(config: RunConfig, trainable: Trainable, precision: Precision) ->
     from limner.training.ema import Ema
     from limner.training.loop import TrainState
 
+    lrs = tuple(config.optimizer.lr * trainable.lr_scales.get(part, 1.0) for part in trainable.parts)
     groups = [
-        {
-            "params": [p for name, p in trainable.params.items() if name.startswith(f"{part}.")],
-            "lr": config.optimizer.lr * trainable.lr_scales.get(part, 1.0),
-        }
-        for part in trainable.parts
+        {"params": [p for name, p in trainable.params.items() if name.startswith(f"{part}.")], "lr": lr}
+        for part, lr in zip(trainable.parts, lrs, strict=True)
     ]
     return TrainState(
         params=trainable.params,
         optimizer=config.optimizer.build(groups),
-        base_lrs=tuple(group["lr"] for group in groups),
+        base_lrs=lrs,
         ema=Ema(trainable.params, config.train.ema_decay) if config.train.ema_decay else None,
         scaler=precision.scaler(),
     )
@@ -268,11 +267,16 @@ def _draw_samples(config: RunConfig, rundir: RunDir, session: _Session, progress
     progress.stage(f"drawing samples at step {step}", len(samples.prompts), len(samples.prompts))
 
 
-def _prove_change(session: _Session) -> float:
-    """Returns how far the prediction moved from the base model's; raises if it did not move at all."""
+def _probe(model: DiffusionModel, precision: Precision) -> Tensor:
     from limner.models.probe import probe
 
-    change = float((probe(session.model, session.precision) - session.base_prediction).abs().max())
+    with precision.autocast():
+        return probe(model)
+
+
+def _prove_change(session: _Session) -> float:
+    """Returns how far the prediction moved from the base model's; raises if it did not move at all."""
+    change = float((_probe(session.model, session.precision) - session.base_prediction).abs().max())
     if not change > 0:
         raise UserError(
             "the trained weights do not change the model's prediction at all.",

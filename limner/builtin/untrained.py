@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -112,3 +113,8 @@ def untrained_pipeline(
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def save_untrained(folder: Path) -> None:
+    """Writes a pipeline of some two million parameters for pictures of 128 pixels as a diffusers folder."""
+    untrained_pipeline(words=("a", "an", "in", "the", "at", "sun", "night")).save_pretrained(folder)

@@ -174,7 +174,7 @@ def validate(cls: type[C], values: Mapping[str, Any], *, where: str, origins: Or
 
 
 def _sentence(cls: type[Config], error: ErrorDetails, origins: Origins) -> str:
-    owner, path = _locate(cls, error["loc"])
+    owner, path, found = _locate(cls, error["loc"])
     kind = error["type"]
     if kind == "union_tag_invalid":
         path.append("kind")
@@ -190,7 +190,7 @@ def _sentence(cls: type[Config], error: ErrorDetails, origins: Origins) -> str:
         expected = [word.strip(" '") for word in str(context["expected_tags"]).split(",")]
         return f"{place}: {context['tag']!r} is unknown{_did_you_mean(str(context['tag']), expected)}"
     if kind == "union_tag_not_found":
-        return f"{place}: has no kind. Say which, as in kind: ..."
+        return f"{place}: has no kind. Known: {', '.join(_kind(member) for member in found)}."
     if kind in ("value_error", "assertion_error"):
         message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         return f"{place}: {message}" if place else message
@@ -201,8 +201,8 @@ def _sentence(cls: type[Config], error: ErrorDetails, origins: Origins) -> str:
     return f"{place}: {error['input']!r}: {message}. {_describe(owner, path[-1])}".strip()
 
 
-def _locate(cls: Any, loc: tuple[int | str, ...]) -> tuple[Any, list[str]]:
-    """Follows pydantic's location through the classes; returns the owning class and the user's own keys.
+def _locate(cls: Any, loc: tuple[int | str, ...]) -> tuple[Any, list[str], list[type[Config]]]:
+    """Follows pydantic's location; returns the owning class, the user's own keys, and the classes possible there.
 
     Pydantic puts the tag of a union into the location ("method", "lora", "rank"); the user never wrote it there.
     """
@@ -219,7 +219,8 @@ def _locate(cls: Any, loc: tuple[int | str, ...]) -> tuple[Any, list[str]]:
         current = _inner(current, part)
         if isinstance(current, list) and len(current) == 1:
             current = current[0]
-    return (current if not path else owner), path
+    members = current if isinstance(current, list) else [current] if current is not None else []
+    return (current if not path else owner), path, members
 
 
 def _inner(cls: Any, part: int | str) -> Any:

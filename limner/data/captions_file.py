@@ -84,10 +84,12 @@ def _check_lines(file: Path, lines: list[str], listing: Listing) -> None:
                 where=f"{file}:{number}",
                 fix="Take it out, or write the caption.",
             )
-        beginnings = {re.split(separators, line.lower(), maxsplit=1)[0].strip() for separators in (r"[,;|#]", r"[,;|:# ]")}
+        beginnings = {
+            re.split(separators, line.lower(), maxsplit=1)[0].strip() for separators in (r"[,;|#]", r"[,;|:# ]")
+        }
         if beginnings & names or (number == 1 and re.fullmatch(r"\w+ ?, ?captions?", line.lower())):
             raise UserError(
-                f"begins with the name of a picture or a column: {line[:60]!r}. Here a line is a caption, nothing else.",
+                f"begins with the name of a picture or a column: {line[:60]!r}. Here a line is a caption only.",
                 where=f"{file}:{number}",
                 fix="Use kind: flickr8k (image,caption) or kind: table (metadata.csv), or take the names out.",
             )
@@ -108,7 +110,7 @@ def _without(listing: Listing, used: set[str]) -> Listing:
 
 
 def _order_notes(captions: list[tuple[str, str]]) -> list[str]:
-    """Says which line went to which picture: an order that differs from the writer's is an error nobody else can see."""
+    """Says which line went to which picture: no program can see that the writer counted in another order."""
     ids = [id for id, _ in captions]
     (first, first_caption), (last, _) = captions[0], captions[-1]
     notes = [f"Line 1 ({first_caption[:60]!r}) belongs to {first}, line {len(ids)} to {last}."]

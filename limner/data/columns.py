@@ -12,19 +12,24 @@ CAPTION_COLUMNS = ("text", "caption", "captions", "prompt", "description")
 """Names under which the captions are found without being told."""
 
 
-def find_caption_column(columns: Sequence[str], wanted: str | None, *, where: str, option: str = "dataset.column") -> str:
+def find_caption_column(
+    columns: Sequence[str], wanted: str | None, *, where: str, option: str = "dataset.column"
+) -> str:
     """Returns the column that holds the captions; ``where`` names the table, ``option`` the config key."""
     if wanted is not None:
         if wanted in columns:
             return wanted
-        raise UserError(f"{where} has no column {wanted!r}{suggest(wanted, columns)}", where=option, fix=f"Set {option}.")
+        raise UserError(
+            f"{where} has no column {wanted!r}{suggest(wanted, columns)}", where=option, fix=f"Set {option}."
+        )
     found = [name for name in CAPTION_COLUMNS if name in columns]
     if len(found) == 1:
         return found[0]
     if found:
         what = f"{where} has several columns that may be the captions: {', '.join(found)}."
     else:
-        what = f"{where} has no column {', '.join(CAPTION_COLUMNS[:-1])} or {CAPTION_COLUMNS[-1]}. It has: {', '.join(columns)}."
+        usual = f"{', '.join(CAPTION_COLUMNS[:-1])} or {CAPTION_COLUMNS[-1]}"
+        what = f"{where} has no column {usual}. It has: {', '.join(columns)}."
     raise UserError(what, where=option, fix=f"Set {option} to the one that holds the captions.")
 
 

@@ -66,7 +66,7 @@ class Folder(Config):
 
     def _same_for_all(self, listing: Listing, caption: str, instead: str) -> Reading:
         if not self.ignore_sidecars:
-            fix = "Leave caption out to use them, or set dataset.ignore_sidecars: true."
+            fix = "Leave caption out to use them, or use kind: folder with ignore_sidecars: true."
             refuse_unused_captions(listing, find_sidecars(listing), where="dataset.caption", instead=instead, fix=fix)
         examples = tuple(Example(id, FileImage(path), (caption,)) for id, path in listing.images.items())
         layout = "image folder, one caption for all" if caption else "image folder, no captions"
@@ -113,6 +113,6 @@ class Folder(Config):
             f"{len(without):,} of {counted(len(listing.images), 'picture')} in {str(self.path)!r} {have} no caption: "
             f"{first_few(without)}{of_them}. {looks_misnamed(listing, without)}".strip(),
             where="dataset.path",
-            fix="Write the caption of photo.jpg into photo.txt beside it, or set dataset.caption to one caption for all, "
-            "or dataset.uncaptioned to leave_out or empty.",
+            fix="Write the caption of photo.jpg into photo.txt beside it, or set dataset.caption to one caption for "
+            "all, or dataset.uncaptioned to leave_out or empty.",
         )

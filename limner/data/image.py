@@ -25,6 +25,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from limner.data.beginnings import reason_of_unreadable
+from limner.data.buckets import MOST_PIXELS
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -52,6 +55,7 @@ _DECODER_ERRORS = (
     Image.DecompressionBombError,
 )
 
+_TOO_LARGE = "has more pixels than images.max_pixels allows"
 _UPRIGHT: dict[object, Image.Transpose] = {  # the EXIF orientation and what turns it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -61,30 +65,6 @@ _UPRIGHT: dict[object, Image.Transpose] = {  # the EXIF orientation and what tur
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-_BEGINNINGS = (  # what is often found under the name of a picture
-    (b"version https://git-lfs", "is no picture: it is a Git LFS pointer, fetch the real file with git lfs pull"),
-    (b"<!doctype", "is no picture: it begins like HTML, a saved web page"),
-    (b"<html", "is no picture: it begins like HTML, a saved web page"),
-    (b"<head", "is no picture: it begins like HTML, a saved web page"),
-    (b"<svg", "is an SVG drawing, which has no pixels: export it as PNG"),
-    (b"<?xml", "is no picture: it begins like XML"),
-    (b"{", "is no picture: it begins like JSON"),
-    (b"%pdf", "is a PDF document: export its pictures as PNG"),
-    (b"8bps", "is a Photoshop document: export it as PNG"),
-    (b"pk\x03\x04", "is no picture: it is a ZIP archive"),
-    (b"\xff\x0a", "is a JPEG XL picture, which cannot be read: save it as PNG or JPEG"),
-    (b"\x00\x00\x00\x0cjxl ", "is a JPEG XL picture, which cannot be read: save it as PNG or JPEG"),
-    (b"\x00\x00\x00\x0cjp  ", "is a JPEG 2000 picture, which cannot be read: save it as PNG or JPEG"),
-    (b"\xff\xd8\xff", "is damaged: it begins like a JPEG file, but cannot be opened"),
-    (b"\x89png", "is damaged: it begins like a PNG file, but cannot be opened"),
-    (b"gif8", "is damaged: it begins like a GIF file, but cannot be opened"),
-    (b"riff", "is damaged: it begins like a WebP file, but cannot be opened"),
-    (b"ii*\x00", "is damaged: it begins like a TIFF file, but cannot be opened"),
-    (b"mm\x00*", "is damaged: it begins like a TIFF file, but cannot be opened"),
-    (b"bm", "is damaged: it begins like a BMP file, but cannot be opened"),
-)
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 class BadImage(Exception):
@@ -118,10 +98,12 @@ def decode(data: bytes, *, background: tuple[int, int, int], max_pixels: int) ->
             stored = _stored_form(image)
             image.load()
         except _DECODER_ERRORS as error:
-            raise BadImage(_reason(data, error)) from None
+            raise BadImage(_reason(data, error, max_pixels)) from None
         notes: list[str] = []
-        picture = _to_rgb(image, stored, background, notes)
-        picture = _turn_upright(picture, image, notes)
+        try:
+            picture = _turn_upright(_to_rgb(image, stored, background, notes), image, notes)
+        except (OSError, ValueError, MemoryError) as error:
+            raise BadImage(_reason(data, error, max_pixels)) from None
         _note_frames(image, notes)
     return Decoded(picture, tuple(notes))
 
@@ -148,9 +130,7 @@ def to_pixels(image: Image.Image, placement: Placement) -> Tensor:
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     pixels = size[0] * size[1]
     if pixels > max_pixels:
-        raise BadImage(
-            f"has more pixels than images.max_pixels allows: {size[0]} x {size[1]} = {pixels:,}, not {max_pixels:,}"
-        )
+        raise BadImage(f"{_TOO_LARGE}: {size[0]} x {size[1]} = {pixels:,}, not {max_pixels:,}")
     if pixels == 0:
         raise BadImage(f"has no pixels: {size[0]} x {size[1]}")
 
@@ -161,21 +141,15 @@ def _check_png(data: bytes) -> None:
         image.verify()
 
 
-def _reason(data: bytes, error: BaseException) -> str:
+def _reason(data: bytes, error: BaseException, max_pixels: int) -> str:
+    if isinstance(error, Image.DecompressionBombError):  # Pillow's own limit, twice our greatest
+        return f"{_TOO_LARGE}: more than {2 * MOST_PIXELS:,}, not {max_pixels:,}"
     if isinstance(error, MemoryError):
         return "cannot be unpacked: there is not enough memory, or its sizes are damaged"
     if not isinstance(error, UnidentifiedImageError):
         words = " ".join(str(error).split()) or type(error).__name__
         return f"is damaged or cut short: {words[:160]}"
-    if not data.strip(b"\0"):
-        return f"holds only zero bytes: all {len(data):,} of them, it was never written to its end"
-    beginning = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for prefix, sentence in _BEGINNINGS:
-        if beginning.startswith(prefix):
-            return sentence
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-        return "is a HEIC picture, which cannot be read: save it as JPEG or PNG"
-    return f"is no picture that can be read: it begins with {data[:8]!r}; readable are {', '.join(FORMATS)}"
+    return reason_of_unreadable(data, FORMATS)
 
 
 # ------------------------------------------------------------------------------------------------------- colours
@@ -195,9 +169,9 @@ class _Stored:
 def _stored_form(image: Image.Image) -> _Stored:
     """Reads the stored form from an opened picture that is not loaded yet."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
+        twelve_bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE) == (12,)
         photometric = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
-        return _Stored(white=2**bits - 1, white_is_zero=photometric == 0)
+        return _Stored(white=4095 if twelve_bits else 65535, white_is_zero=photometric == 0)
     if isinstance(image, PngImagePlugin.PngImageFile) and image.tile:
         packing = image.tile[0].args
         return _Stored(grey_step={"L;2": 85, "L;4": 17}.get(str(packing), 1), deep_colour=packing == "RGB;16B")
@@ -271,6 +245,8 @@ def _turn_upright(picture: Image.Image, image: Image.Image, notes: list[str]) ->
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return picture  # Pillow has turned it while it was loaded
     try:
+        if "exif" in image.info:
+            Image.Exif().load(image.info["exif"])  # getexif would not raise: opening has already tried, and kept silent
         method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
     except _DECODER_ERRORS:
         notes.append("its EXIF data cannot be read: it is used as it is stored, which may be on its side")

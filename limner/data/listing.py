@@ -17,17 +17,19 @@ from limner.data.text import counted, first_few
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif")
 
-_CONVERT_FIRST = frozenset(
-    ".heic .heif .hif .svg .psd .psb .xcf .kra .ai .eps .pdf .raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef "
-    ".jp2 .j2k .jxl .exr .hdr .tga .ico .ppm .pgm".split()
-)
+_CONVERT_FIRST = frozenset((
+    ".heic", ".heif", ".hif", ".svg", ".psd", ".psb", ".xcf", ".kra", ".ai", ".eps", ".pdf", ".raw", ".dng", ".cr2",
+    ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".jp2", ".j2k", ".jxl", ".exr", ".hdr", ".tga", ".ico",
+    ".ppm", ".pgm",
+))  # fmt: skip
 """Pictures in formats that Limner does not open."""
 
-_ARCHIVES = frozenset(".zip .tar .gz .tgz .xz .bz2 .7z .rar".split())
+_ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar"))
 
-_SYSTEM_FILES = frozenset(
-    ["thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "system volume information"]
-)  # fmt: skip
+_SYSTEM_FILES = frozenset((
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin",
+    "system volume information",
+))  # fmt: skip
 """What file managers put into folders; like names that begin with a dot they are nobody's data."""
 
 

@@ -38,7 +38,9 @@ def _read_jsonl(path: Path) -> tuple[list[str], list[Row]]:
             cells = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise UserError(f"is not valid JSON: {reason}.", where=where, fix="Write one JSON object per line.") from None
+            raise UserError(
+                f"is not valid JSON: {reason}.", where=where, fix="Write one JSON object per line."
+            ) from None
         if not isinstance(cells, dict):
             raise UserError(
                 f"holds a {type(cells).__name__}, no JSON object.",

@@ -62,7 +62,7 @@ def image_columns(schema: pyarrow.Schema) -> list[str]:
 def read_pictures(
     files: Mapping[str, Path], image_column: str, column: str
 ) -> Iterator[tuple[str, bytes | None, object]]:
-    """Yields the id (file#row, from 0), the picture's encoded bytes (None if it has none) and the cell of ``column``."""
+    """Yields the id (file#row, from 0), the picture's encoded bytes (None without one) and the cell of ``column``."""
     total = 0
     for name, path in files.items():
         for row, cells in enumerate(read_rows(path, [image_column, column])):

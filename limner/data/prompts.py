@@ -8,16 +8,16 @@ from collections.abc import Mapping, Set
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
 
-def check_template(template: str, *, allowed: Set[str], required: Set[str]) -> None:
+def check_template(template: str, *, allowed: Set[str], required: Set[str], name: str) -> None:
     """Raises ValueError, for config validators, if a template has unknown places or lacks a required one."""
     if re.search(r"[{}]", _PLACE.sub("", template)):
-        raise ValueError(f"{template!r} has a curly bracket without its partner.")
+        raise ValueError(f"{name} {template!r} has a curly bracket without its partner.")
     places = set(_PLACE.findall(template))
-    known = ", ".join(f"{{{name}}}" for name in sorted(allowed))
+    known = ", ".join(f"{{{word}}}" for word in sorted(allowed))
     for place in sorted(places - allowed):
-        raise ValueError(f"{template!r} has {{{place}}}; it can have {known}.")
+        raise ValueError(f"{name} {template!r} has {{{place}}}; it can have {known}.")
     for place in sorted(required - places):
-        raise ValueError(f"{template!r} lacks {{{place}}}, so every picture would get the same caption.")
+        raise ValueError(f"{name} {template!r} lacks {{{place}}}, so every picture would get the same caption.")
 
 
 def fill(template: str, words: Mapping[str, str]) -> str:

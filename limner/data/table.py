@@ -41,14 +41,16 @@ class Table(Config):
     """What to do with a picture whose caption is empty: stop, leave it out, or train on it with an empty caption."""
 
     def read(self) -> Reading:
-        """Returns the pictures that the table names; raises UserError for every row that cannot be used as it stands."""
+        """Returns the pictures that the table names; raises UserError for rows that cannot be used as they stand."""
         listing = list_folder(self.path)
         tables = find_tables(listing, self.file)
         embedded = {id: image_columns(read_schema(listing.others[id])) for id in tables if id.endswith(".parquet")}
         if len(embedded) == len(tables) and all(embedded.values()):
             return self._inside_parquet(listing, tables)
         if len(tables) > 1:
-            raise UserError(f"found several tables: {first_few(tables)}.", where="dataset.file", fix="Name one of them.")
+            raise UserError(
+                f"found several tables: {first_few(tables)}.", where="dataset.file", fix="Name one of them."
+            )
         if self.image_column is not None:
             raise UserError(f"{tables[0]} holds no pictures.", where="dataset.image_column", fix="Leave it out.")
         return self._named(listing, tables[0])
@@ -63,19 +65,20 @@ class Table(Config):
                 fix=f"Call the column with the pictures' file names {FILE_NAME}; columns are separated by commas.",
             )
         column = find_caption_column([name for name in columns if name != FILE_NAME], self.column, where=table)
-        captions: dict[str, tuple[str, ...]] = {}
+        captions: dict[str, list[str]] = {}
         missing: dict[str, LeftOut] = {}
         for where, cells in rows:
             id = _file_id(table, cells.get(FILE_NAME), where)
             if id in listing.images:
-                captions[id] = captions.get(id, ()) + captions_in(cells.get(column), where=where)
+                captions.setdefault(id, []).extend(captions_in(cells.get(column), where=where))
             else:
                 missing[id] = LeftOut(id, f"{_why_missing(listing, id)} ({where})")
-        self._check_missing(missing, len(rows), where=str(listing.others[table]))
-        pictures = [(id, FileImage(path), captions[id]) for id, path in listing.images.items() if id in captions]
+        self._check_missing(list(missing.values()), len(captions), where=str(listing.others[table]))
+        pictures = [(id, FileImage(path), tuple(captions[id])) for id, path in listing.images.items() if id in captions]
         notes = []
         if len(rows) > len(captions) + len(missing):
-            notes.append(f"{table} names pictures more than once: {len(rows):,} rows, {len(captions):,} pictures.")
+            several = f"{counted(len(rows), 'row')} for {counted(len(captions) + len(missing), 'picture')}"
+            notes.append(f"{table} names pictures more than once, {several}; each of their captions is used.")
         return self._reading(f"table {table}", listing, pictures, list(missing.values()), notes, used={table})
 
     def _inside_parquet(self, listing: Listing, tables: Sequence[str]) -> Reading:
@@ -89,7 +92,9 @@ class Table(Config):
                 missing.append(LeftOut(id, f"column {image_column} holds no bytes"))
             else:
                 pictures.append((id, BytesImage(data), captions_in(cell, where=id)))
-        self._check_missing({row.id: row for row in missing}, len(pictures) + len(missing), where=first_few(tables))
+        if not pictures and not missing:
+            raise UserError("has no rows.", where=first_few(tables), fix="Download it again.")
+        self._check_missing(missing, len(pictures), where=first_few(tables))
         return self._reading("pictures in parquet files", listing, pictures, missing, [], used=set(tables))
 
     def _parquet_columns(self, files: dict[str, Path]) -> tuple[str, str]:
@@ -110,11 +115,11 @@ class Table(Config):
                 raise UserError(what, where="dataset.file", fix="Name files of one kind.")
         return image_column, column
 
-    def _check_missing(self, missing: dict[str, LeftOut], rows: int, *, where: str) -> None:
-        if missing and (self.missing == "stop" or len(missing) == rows):
-            reasons = [f"{row.id}: {row.reason}" for row in missing.values()]
+    def _check_missing(self, missing: Sequence[LeftOut], usable: int, *, where: str) -> None:
+        if missing and (self.missing == "stop" or not usable):
             raise UserError(
-                f"{counted(len(missing), 'picture')} of {counted(rows, 'row')} cannot be used. {first_few(reasons)}.",
+                f"{counted(len(missing), 'picture')} of {len(missing) + usable:,} cannot be used. "
+                f"{first_few([f'{row.id}: {row.reason}' for row in missing])}.",
                 where=where,
                 fix="File names are relative to the table. Put the pictures there, or set dataset.missing: leave_out.",
             )

@@ -174,15 +174,25 @@ def _unquoted(value: str) -> str:
 
 def _own_settings(text: str, path: Path) -> PictureSettings:
     """Returns the settings of our own chunk, every value checked: the file may be a stranger's."""
-    kinds = {field.name: field.type for field in dataclasses.fields(PictureSettings)}
     try:
         values = json.loads(text)
-        values["adapters"] = tuple(
-            UsedAdapter(name=_checked(a["name"], "str"), weight=_checked(a["weight"], "float"), hash=str(a["hash"]))
-            for a in values["adapters"]
+        return PictureSettings(
+            prompt=_text(values["prompt"]),
+            negative=_text(values["negative"]),
+            seed=_whole(values["seed"]),
+            steps=_whole(values["steps"]),
+            guidance=_number(values["guidance"]),
+            scheduler=_text(values["scheduler"]),
+            sampler=_text(values["sampler"]),
+            width=_whole(values["width"]),
+            height=_whole(values["height"]),
+            model=_text(values["model"]),
+            adapters=tuple(
+                UsedAdapter(_text(used["name"]), _number(used["weight"]), _text(used["hash"]))
+                for used in values["adapters"]
+            ),
+            version=_text(values["version"]),
         )
-        checked = {name: _checked(values[name], str(kind)) for name, kind in kinds.items() if name != "adapters"}
-        return PictureSettings(**checked, adapters=values["adapters"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"its Limner text is damaged ({type(error).__name__}: {error}).",
@@ -191,8 +201,19 @@ def _own_settings(text: str, path: Path) -> PictureSettings:
         ) from None
 
 
-def _checked(value: Any, kind: str) -> Any:
-    kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
-    if not isinstance(value, kinds[kind]) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no {kind}")
-    return float(value) if kind == "float" else value
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,7 +244,8 @@ def inject(network: Any, key: str, layers: Mapping[str, LowRank]) -> None:
         alpha_pattern={f"^{re.escape(p)}": u.alpha for p, u in layers.items() if u.alpha != first.alpha},
         use_dora=first.magnitude is not None,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
         network.add_adapter(config, adapter_name=key)
     placed = {path: layer for path, layer in lora_layers(network).items() if key in layer.lora_A}
     if placed.keys() != layers.keys():

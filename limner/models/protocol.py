@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,8 +56,18 @@ class DiffusionModel(Protocol):
     def networks(self) -> dict[str, nn.Module]:
         """Every network by the name that diffusers gives it: ``unet``, ``vae``, ``text_encoder``."""
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should be told about the files and settings, a sentence each."""
+
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Moves the networks; the autoencoder stays in float32, since in half precision it overflows."""
+
+    def train_mode(self, parts: Collection[str]) -> None:
+        """Puts the networks named in ``parts`` into training mode and the others into evaluation mode."""
+
+    def checkpoint_gradients(self) -> None:
+        """Makes denoiser and text encoders compute activations again in the backward pass: less memory, more time."""
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Returns the tokens of each prompt, special ones included, before any cut."""

@@ -75,7 +75,7 @@ def parse_json(data: bytes, *, where: str) -> Any:
 
 
 def read_json(path: Path, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """Returns the keys of a JSON file of at most ``limit`` bytes, after :func:`refuse_code`."""
+    """Returns the keys of a JSON file of at most ``limit`` bytes."""
     if not path.is_file():
         raise UserError("is missing.", where=str(path), fix="Name a complete diffusers folder, or download it again.")
     size = path.stat().st_size
@@ -84,6 +84,12 @@ def read_json(path: Path, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     value = parse_json(path.read_bytes(), where=str(path))
     if not isinstance(value, dict):
         raise UserError(f"holds a {type(value).__name__}, not keys with values.", where=str(path), fix=_DOWNLOAD_AGAIN)
+    return value
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the keys of a library's config file, after :func:`refuse_code`."""
+    value = read_json(path)
     refuse_code(value, where=str(path))
     return value
 
@@ -223,6 +229,6 @@ def check_tree(folder: Path) -> None:
 
 def resolve_under(folder: Path, name: str, *, where: str) -> Path:
     """Returns the file that a model's own file names, which must lie directly in ``folder``."""
-    if not name or Path(name).name != name or "\\" in name:
+    if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
         raise UserError(f"names the file {name!r} outside its own folder.", where=where, fix=_DOWNLOAD_AGAIN)
     return folder / name

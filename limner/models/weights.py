@@ -157,7 +157,6 @@ def no_weights(folder: Path, stem: str) -> UserError:
 
 
 # ---------------------------------------------------------------------------------------- what a single file holds
-SD1_FILE = "sd1"
 _CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 _LORA = re.compile(
     r"lora[._](up|down|mid|a|b)\b|\.lora\.|lora_linear_layer|^lora_(unet|te)|\.(hada|lokr)_", re.IGNORECASE
@@ -241,7 +240,7 @@ def _recognise_original(tensors: Mapping[str, TensorInfo]) -> str:
         return "sd2"
     if not has("cond_stage_model.transformer."):
         return "denoiser"
-    return SD1_FILE if has("first_stage_model.") else "sd1 without autoencoder"
+    return "sd1" if has("first_stage_model.") else "sd1 without autoencoder"
 
 
 # ---------------------------------------------------------------------------------------------- weights in memory

@@ -22,7 +22,12 @@ def test_the_trained_weights_come_back_even_after_an_error() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     ema = Ema({"w": parameter}, decay=0.9)
     parameter.data.fill_(5.0)
-    with pytest.raises(RuntimeError, match="stop"), ema.in_place_of({"w": parameter}):
-        assert torch.equal(parameter.detach(), torch.ones(3))
-        raise RuntimeError("stop")
+
+    def fail() -> None:
+        with ema.in_place_of({"w": parameter}):
+            assert torch.equal(parameter.detach(), torch.ones(3))
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
     assert torch.equal(parameter.detach(), torch.full((3,), 5.0))

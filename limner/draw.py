@@ -1,0 +1,78 @@
+"""Drawing pictures with a model and adapters, into a folder: what ``limner generate`` does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from limner.core.config import validate
+from limner.core.errors import UserError
+from limner.core.progress import Progress, Silent
+from limner.training.precision import PrecisionName
+
+
+def draw(
+    *,
+    model: str,
+    prompts: Sequence[str],
+    out: Path,
+    adapters: Sequence[str] = (),
+    negative: str = "",
+    seed: int = -1,
+    steps: int = 30,
+    guidance: float = 7.5,
+    scheduler: str = "",
+    count: int = 1,
+    size: str = "",
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    progress: Progress | None = None,
+) -> Iterator[Path]:
+    """Draws ``count`` pictures of each prompt and yields the path of each as soon as it is written.
+
+    ``adapters`` are ``PATH`` or ``PATH:WEIGHT``, ``size`` is ``WIDTHxHEIGHT``. Raises UserError for what
+    cannot be drawn.
+    """
+    progress = progress or Silent()
+    wanted = parse_size(size)
+    from limner.evaluation.generate import GenerateRequest, generate
+    from limner.evaluation.picture import save_numbered
+    from limner.models.adapters import load_adapters, parse_adapter
+    from limner.models.sd1 import SD1
+    from limner.training.precision import choose_device, choose_precision
+
+    chosen = choose_precision(precision, choose_device(device))
+    loaded = validate(SD1, {"path": model}, where="--model").load()
+    loaded.to(chosen.device, chosen.dtype)
+    on_model = load_adapters(loaded.networks, [parse_adapter(text) for text in adapters])
+    request = GenerateRequest(
+        prompts=tuple(prompts),
+        negative=negative,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        scheduler=scheduler,
+        count=count,
+        size=wanted,
+    )
+    total = len(prompts) * count
+    told: set[str] = set()
+    with chosen.autocast():
+        for number, picture in enumerate(generate(loaded, request, adapters=on_model), start=1):
+            for warning in picture.warnings:
+                if warning not in told:
+                    progress.warn(warning)
+                    told.add(warning)
+            progress.stage("drawing", number, total)
+            yield save_numbered(picture, out)
+
+
+def parse_size(text: str) -> tuple[int, int] | None:
+    """Returns width and height of ``WIDTHxHEIGHT``, or None for an empty text."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
+    if match is None:
+        raise UserError(f"{text!r} is no size.", where="--size", fix="Write WIDTHxHEIGHT, for instance 512x768.")
+    return int(match.group(1)), int(match.group(2))

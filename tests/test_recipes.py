@@ -1,0 +1,71 @@
+"""Every recipe that is shipped trains, here for two steps on a small pipeline, with nothing else changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from limner.builtin.drawings import draw_folder
+from limner.config import load_config
+from limner.core.rundir import RunDir, read_metrics
+from limner.run import finetune
+from tests.tiny import save_tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One folder per layout that the recipes name."""
+    root = tmp_path_factory.mktemp("pictures")
+    draw_folder(root / "captioned", count=4)
+    draw_folder(root / "subject", count=4)
+    for sidecar in (root / "subject").glob("*.txt"):
+        sidecar.unlink()
+    flickr = root / "flickr8k"
+    captions = draw_folder(flickr / "Images", count=4)
+    for sidecar in (flickr / "Images").glob("*.txt"):
+        sidecar.unlink()
+    lines = ["image,caption", *(f'{n:02d}.png,"{caption} , seen twice ."' for n, caption in enumerate(captions))]
+    (flickr / "captions.txt").write_text("\n".join(lines) + "\n")
+    return {"auto": root / "captioned", "dreambooth": root / "subject", "flickr8k": flickr}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Path) -> None:
+    config = load_config(recipe)
+    if config.dataset.kind == "cifar10":
+        data = Path(os.environ.get("LIMNER_DATA", ROOT.parent / "shared" / "data")) / "cifar10" / "cifar-10-batches-py"
+        if not data.is_dir():
+            pytest.skip(f"needs CIFAR-10: {data} is absent (set LIMNER_DATA)")
+    else:
+        data = pictures[config.dataset.kind]
+    model = save_tiny(tmp_path / "model")
+    changes = [
+        f"out={tmp_path / 'run'}",
+        f"model.path={model}",
+        f"dataset.path={data}",
+        f"cache.folder={tmp_path / 'cache'}",
+        "images={resolution: 64, bucket_step: 16}",
+        "train={steps: 2, batch_size: 2, device: cpu}",
+        "schedule.warmup_steps=0",
+        "samples.steps=2",
+    ]
+    changed = load_config(recipe, changes)
+    kept = {"method", "objective", "optimizer", "dataset"}
+    assert all(getattr(changed, name) == getattr(config, name) for name in kept - {"dataset"})
+    result = finetune(changed)
+    assert result.step == 2
+    assert result.change is not None
+    assert result.change > 0
+    assert len(read_metrics(RunDir(result.out).metrics)) == 2
+    assert len(list((result.out / "samples").rglob("*.png"))) == 2 * len(config.samples.prompts)
+    assert result.exports
+
+
+def test_the_recipes_start_from_the_model_that_they_promise() -> None:
+    assert len(RECIPES) >= 5
+    assert {load_config(recipe).model.path for recipe in RECIPES} == {"CompVis/stable-diffusion-v1-4"}
