@@ -56,11 +56,11 @@ class TerminalProgress:
 
     def say(self, text: str) -> None:
         """Prints a line; what a user wrote is never read as markup."""
-        self.console.print(Text(text))
+        self.console.print(Text(text), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Prints a line that stands out."""
-        self.console.print(Text(f"warning: {text}", style="yellow"))
+        self.console.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
 
     def table(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
         """Prints a table of two columns."""

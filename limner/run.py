@@ -199,7 +199,8 @@ def _train(
     from limner.training.proof import LearningProof
 
     state, steps = session.state, session.steps
-    proof = LearningProof(session.trainable.params, session.model.networks, session.trainable.waits)
+    patience = 1 + config.schedule.warmup_steps + config.optimizer.slow_start
+    proof = LearningProof(session.trainable.params, session.model.networks, session.trainable.waits, patience)
     scaler = state.scaler
     backward = config.objective.backward(
         session.model,
@@ -236,7 +237,7 @@ def _train(
             if state.step == steps or (every is not None and state.step % every == 0):
                 _draw_samples(config, rundir, session, progress)
         if losses and not proof.done:
-            progress.warn("the run was too short to prove that every tensor learns: LoRA needs two updates for that")
+            progress.warn("the run was too short to prove that every tensor moves")
     return losses, None
 
 

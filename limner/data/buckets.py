@@ -105,7 +105,7 @@ def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
 
     def distance(bucket: Size) -> tuple[float, float, Size]:
         aspect = _log_aspect(bucket)
-        return abs(aspect - wanted), abs(aspect), bucket
+        return round(abs(aspect - wanted), 12), abs(aspect), bucket
 
     return min(buckets, key=distance)
 

@@ -40,6 +40,7 @@ class FactsCache:
 
         self._settings = f"{FACTS_VERSION} pillow {PIL.__version__} {images.background} {images.max_pixels}"
         self._known: dict[str, Facts] = {}
+        self._path = path
         self._file: IO[bytes] | None = None
         if path is not None:
             try:
@@ -47,9 +48,7 @@ class FactsCache:
                 self._file = path.open("ab", buffering=0)
                 self._read(path.read_bytes())
             except OSError as error:
-                raise UserError(
-                    f"cannot be written: {error.strerror}.", where=str(path), fix="Set cache.folder to another folder."
-                ) from None
+                raise _unwritable(path, error) from None
 
     def get(self, sha256: str) -> Facts | None:
         """Returns what is known of the picture whose bytes have this hash."""
@@ -57,7 +56,7 @@ class FactsCache:
 
     def put(self, sha256: str, facts: Facts) -> None:
         """Remembers a picture that is not known yet."""
-        if self._file is None or sha256 in self._known:
+        if self._path is None or self._file is None or sha256 in self._known:
             return
         self._known[sha256] = facts
         line = {
@@ -68,7 +67,10 @@ class FactsCache:
             "dhash": f"{facts.signature.dhash:016x}",
             "thumbnail": base64.b64encode(facts.signature.thumbnail).decode(),
         }
-        self._file.write(json.dumps(line).encode() + b"\n")
+        try:
+            self._file.write(json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
 
     def _read(self, data: bytes) -> None:
         for line in data.split(b"\n"):
@@ -89,12 +91,18 @@ class FactsCache:
             self._file.close()
 
 
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot be written: {error.strerror}.", where=str(path), fix="Set cache.folder to another folder."
+    )
+
+
 def _facts(value: dict[str, Any]) -> Facts:
     width, height = value["size"]
     thumbnail = base64.b64decode(value["thumbnail"], validate=True)
-    notes = tuple(value["notes"])
-    if not (type(width) is type(height) is int and min(width, height) > 0 and len(thumbnail) == 192):
-        raise ValueError("a line of another kind")
-    if not all(isinstance(note, str) for note in notes):
-        raise ValueError("a line of another kind")
-    return Facts((width, height), notes, Signature(int(value["dhash"], 16), thumbnail))
+    notes, dhash = tuple(value["notes"]), int(value["dhash"], 16)
+    if not (type(width) is type(height) is int and min(width, height) > 0):
+        raise ValueError("no size")
+    if not (0 <= dhash < 2**64 and len(thumbnail) == 192 and all(isinstance(note, str) for note in notes)):
+        raise ValueError("no signature or no notes")
+    return Facts((width, height), notes, Signature(dhash, thumbnail))

@@ -146,9 +146,8 @@ def _pair(layout: str, folder: Path, captions: Captions, *, split: set[str] | No
     if absent:
         unused = sum(len(by_name.get(name, ())) for name in absent)
         list_name = "captions" if split is None else "split"
-        notes.append(
-            f"{counted(len(absent), 'photo')} of the {list_name} not in {folder.name}: {unused:,} captions unused."
-        )
+        photos = f"{counted(len(absent), 'photo')} of the {list_name} not in {folder.name}"
+        notes.append(f"{photos}: {counted(unused, 'caption')} unused.")
         rows = (LeftOut(id, f"{counted(len(by_name.get(id, ())), 'caption')} and no photo") for id in sorted(absent))
         left_out += rows
     return Reading(layout, tuple(examples), (*left_out, *listing.rows()), tuple(notes))

@@ -98,7 +98,7 @@ def _captions(used: Sequence[Row], token_limit: int) -> Lines:
     cut = [row.id for row in used if row.tokens_cut]
     if cut:
         lines.append(
-            ("captions cut", f"{len(cut)} pictures: what is beyond {token_limit} tokens is not read ({listed(cut)})")
+            ("captions cut", f"{len(cut)} with more than {token_limit} tokens, the rest is not read: {listed(cut)}")
         )
     elif longest is not None:
         lines.append(("tokens", f"{longest} in the longest caption, {token_limit} are read"))

@@ -68,7 +68,7 @@ def without_names(settings: Any) -> Any:
             for key, value in settings.items()
             if key in _WORDS_WITHOUT_NAMES or not _is_text(value)
         }
-    return settings
+    return [without_names(item) for item in settings] if isinstance(settings, list | tuple) else settings
 
 
 def _is_text(value: Any) -> bool:

@@ -140,6 +140,35 @@ def read_adapter_file(path: Path) -> AdapterFile:
     return AdapterFile(path, layout, layers, header.metadata)
 
 
+def read_layer_strengths(path: Path) -> dict[str, tuple[int, float]]:
+    """Returns rank and alpha of each layer of a LoRA file; of the tensors only the alphas are read, one number each."""
+    header = read_safetensors_header(path)
+    strengths = _strengths(path, layout_of(header.tensors), header.metadata)
+    by_role: dict[Role, dict[str, str]] = {"down": {}, "up": {}, "alpha": {}, "magnitude": {}}
+    for key in header.tensors:
+        name, role = split_key(key, path)
+        by_role[role][name] = key
+    alphas = _scalars(
+        path, {name: key for name, key in by_role["alpha"].items() if header.tensors[key].shape in ((), (1,))}
+    )
+    found = {}
+    for name, key in by_role["down"].items():
+        shape = header.tensors[key].shape
+        rank = shape[0] if shape else 0
+        dora, where = name in by_role["magnitude"], f"{path}, {name}"
+        found[name] = (rank, alphas[name] if name in alphas else _alpha(name, rank, strengths, dora, where))
+    return found
+
+
+def _scalars(path: Path, keys: Mapping[str, str]) -> dict[str, float]:
+    if not keys:
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return {name: float(file.get_tensor(key)) for name, key in keys.items()}
+
+
 def _strengths(path: Path, layout: Layout, metadata: Mapping[str, str]) -> dict[str, Strength]:
     """Returns what is known about alpha, by the first word of the layer's name; "" for every other layer."""
     if layout == "PEFT":
@@ -172,13 +201,13 @@ def _low_rank(name: str, tensors: Mapping[Role, Tensor], strengths: Mapping[str,
     if "alpha" in tensors:
         alpha = float(tensors["alpha"]) if tensors["alpha"].numel() == 1 else math.nan
     else:
-        alpha = _alpha(name, int(down.shape[0]), strengths, dora=magnitude is not None, where=where)
+        alpha = _alpha(name, int(down.shape[0]), strengths, magnitude is not None, where)
     if not math.isfinite(alpha):
         raise UserError("its alpha is no finite number.", where=where, fix=fix)
     return LowRank(down, up, alpha, magnitude)
 
 
-def _alpha(name: str, rank: int, strengths: Mapping[str, Strength], *, dora: bool, where: str) -> float:
+def _alpha(name: str, rank: int, strengths: Mapping[str, Strength], dora: bool, where: str) -> float:
     """Returns the alpha of a layer for which the file has no tensor."""
     if not strengths:
         return float(rank)  # every reader's convention where nothing at all is said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -158,33 +159,40 @@ def _differences(saved: Identity, now: Identity) -> list[str]:
 
 # ------------------------------------------------------------------------------- an optimizer's state without pickle
 def _flatten(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns the tensors of an optimizer's state by ``index.name``, and the rest as JSON."""
-    import torch
-
+    """Returns an optimizer's tensors by ``index/name``, and the rest as JSON; bitsandbytes nests one level deeper."""
     tensors: dict[str, Tensor] = {}
-    plain: dict[str, dict[str, Any]] = {}
-    for index, entries in state["state"].items():
-        plain[str(index)] = {}
-        for name, value in entries.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                plain[str(index)][name] = value
+    plain = _plain(state["state"], "", tensors)
     groups = [dict(group) for group in state["param_groups"]]
     return tensors, {"state": plain, "param_groups": groups}
 
 
+def _plain(values: Mapping[Any, Any], prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    import torch
+
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, torch.Tensor):
+            tensors[path] = value
+        else:
+            plain[str(name)] = _plain(value, f"{path}/", tensors) if isinstance(value, dict) else value
+    return plain
+
+
 def _unflatten(tensors: Mapping[str, Tensor], plain: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns what ``load_state_dict`` takes; JSON's lists become tuples again where the optimizer has tuples."""
-    state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in plain["state"].items()}
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
+    state: dict[str, Any] = copy.deepcopy(plain["state"])
+    for path, value in tensors.items():
+        *folders, name = path.split("/")
+        target = state
+        for folder in folders:
+            target = target.setdefault(folder, {})
+        target[name] = value
     restored = [
         {key: tuple(value) if isinstance(now.get(key), tuple) else value for key, value in saved.items()}
         for saved, now in zip(plain["param_groups"], groups, strict=True)
     ]
-    return {"state": state, "param_groups": restored}
+    return {"state": {int(index): entries for index, entries in state.items()}, "param_groups": restored}
 
 
 # ---------------------------------------------------------------------------------------------------------- files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 ParamGroups = Sequence[dict[str, Any]]
-"""What torch's optimizers take: dicts with ``params`` and ``lr``."""
+"""What torch's optimizers take: dicts with ``params`` and ``lr``. A config's ``slow_start`` is the number of steps for which
+its updates may be too small for float32."""
 
 
 class AdamW(Config):
@@ -29,6 +30,7 @@ class AdamW(Config):
     """Added to the denominator."""
     weight_decay: float = Field(default=1e-2, ge=0)
     """Decoupled weight decay."""
+    slow_start: ClassVar[int] = 0
 
     def build(self, groups: ParamGroups) -> torch.optim.Optimizer:
         """Returns the optimizer; each group brings its own ``lr``."""
@@ -52,6 +54,7 @@ class AdamW8bit(Config):
     """Added to the denominator."""
     weight_decay: float = Field(default=1e-2, ge=0)
     """Decoupled weight decay."""
+    slow_start: ClassVar[int] = 0
 
     def build(self, groups: ParamGroups) -> torch.optim.Optimizer:
         """Returns the optimizer; states of tensors under 4,096 numbers stay in 32 bit, as bitsandbytes does."""
@@ -73,6 +76,7 @@ class Adafactor(Config):
     """Largest relative step."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay."""
+    slow_start: ClassVar[int] = 0
 
     def build(self, groups: ParamGroups) -> torch.optim.Optimizer:
         """Returns the optimizer."""
@@ -92,6 +96,7 @@ class Prodigy(Config):
     """Decoupled weight decay."""
     safeguard_warmup: bool = True
     """Keep the warm-up from spoiling the estimate."""
+    slow_start: ClassVar[int] = 100  # it begins with a rate of 1e-6 and raises it within some dozens of steps
 
     @model_validator(mode="after")
     def _lr_is_a_factor(self) -> Prodigy:

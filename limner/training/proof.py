@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 class LearningProof:
     """Watches the first updates: every trained tensor must get a gradient and move, and no frozen one may.
 
-    ``waits`` names tensors whose first gradient is zero by construction; they must move with the second update.
+    ``waits`` names tensors whose first gradient is zero by construction; their turn comes with the second update.
+    ``patience`` is the number of updates after which everything must have moved: 1, unless a warm-up or the optimizer
+    begins with steps so small that float32 rounds some of them away. A gradient of zero is never waited for.
     """
 
     def __init__(
-        self, params: Mapping[str, nn.Parameter], networks: Mapping[str, nn.Module], waits: frozenset[str]
+        self,
+        params: Mapping[str, nn.Parameter],
+        networks: Mapping[str, nn.Module],
+        waits: frozenset[str],
+        patience: int = 1,
     ) -> None:
-        self._params, self._networks, self._waits = params, networks, waits
+        self._params, self._networks, self._waits, self._patience = params, networks, waits, patience
         self._start = {name: parameter.detach().clone() for name, parameter in params.items()}
         self._frozen = self._fingerprints()
         self._updates = 0
@@ -28,23 +34,36 @@ class LearningProof:
     @property
     def done(self) -> bool:
         """Whether everything that must move has been seen to move."""
-        return self._updates >= (2 if self._waits else 1)
+        return not self._start
 
     def after_update(self) -> None:
         """Looks at the weights and their gradients after an update; raises UserError with the names."""
         if self.done:
             return
         self._updates += 1
-        expected = [name for name in self._params if self._updates > 1 or name not in self._waits]
-        still = [name for name in expected if not self._learned(name)]
-        if still:
+        due = [name for name in self._start if self._updates > 1 or name not in self._waits]
+        self._refuse(
+            [name for name in due if not _has_gradient(self._params[name])], "their gradient is zero or missing"
+        )
+        still = [name for name in due if bool((self._params[name].detach() == self._start[name]).all())]
+        if self._updates >= self._patience:
+            self._refuse(still, "the update was too small to change them")
+        for name in set(due) - set(still):
+            del self._start[name]
+        if self._updates <= 2 or self.done:  # reading every frozen weight takes time: not at each step of a warm-up
+            self._refuse_moved_frozen()
+
+    def _refuse(self, names: list[str], why: str) -> None:
+        if names:
             raise UserError(
-                f"{len(still)} of {len(self._params)} trained tensors did not learn in update {self._updates}: "
-                f"{_first(still)}. Their gradient is zero or missing, or the update was too small to change them.",
+                f"{len(names)} of {len(self._params)} trained tensors did not learn in update {self._updates}, since "
+                f"{why}: {_first(names)}.",
                 where="proof of learning",
                 fix="Check optimizer.lr (a very small one vanishes in float32), and that nothing between these layers "
                 "and the loss is cut off.",
             )
+
+    def _refuse_moved_frozen(self) -> None:
         moved = [name for name, value in self._fingerprints().items() if self._frozen[name] != value]
         if moved:
             raise UserError(
@@ -52,13 +71,6 @@ class LearningProof:
                 where="proof of learning",
                 fix="This is a defect of Limner: please report it with your recipe.",
             )
-        if self.done:
-            self._start, self._frozen = {}, {}
-
-    def _learned(self, name: str) -> bool:
-        parameter = self._params[name]
-        grad = parameter.grad
-        return grad is not None and bool(grad.any()) and not bool((parameter.detach() == self._start[name]).all())
 
     def _fingerprints(self) -> dict[str, int]:
         trained = {id(parameter) for parameter in self._params.values()}
@@ -68,6 +80,10 @@ class LearningProof:
             for name, value in (*network.named_parameters(), *network.named_buffers())
             if id(value) not in trained
         }
+
+
+def _has_gradient(parameter: nn.Parameter) -> bool:
+    return parameter.grad is not None and bool(parameter.grad.any())
 
 
 def _bit_sum(value: Tensor) -> int:

@@ -73,7 +73,9 @@ def test_a_blank_line_in_the_middle_stops_the_run(tmp_path: Path) -> None:
         CaptionsFile(path=tmp_path).read()
 
 
-@pytest.mark.parametrize("text", ["1.jpg,one\n2.jpg,two", "1.JPG\tone\n2.jpg\ttwo", "image,caption\none", "x\n2.jpg two"])
+@pytest.mark.parametrize(
+    "text", ["1.jpg,one\n2.jpg,two", "1.JPG\tone\n2.jpg\ttwo", "image,caption\none", "x\n2.jpg two"]
+)
 def test_lines_that_name_their_picture_are_not_taken_for_captions(tmp_path: Path, text: str) -> None:
     make(tmp_path, ["1.jpg", "2.jpg"], text)
     with pytest.raises(UserError, match=r"captions\.txt:\d: begins with the name of a picture or a column"):

@@ -45,7 +45,9 @@ def test_each_picture_has_the_caption_beside_it(tmp_path: Path) -> None:
 
 def test_a_picture_without_a_caption_stops_the_run(tmp_path: Path) -> None:
     put(tmp_path, a__jpg="", a__txt="a dog", b__jpg="", c__jpg="", c__txt=" \n")
-    with pytest.raises(UserError, match=r"2 of 3 pictures .* have no caption: b\.jpg, c\.jpg \(.*empty: c\.jpg\)") as caught:
+    with pytest.raises(
+        UserError, match=r"2 of 3 pictures .* have no caption: b\.jpg, c\.jpg \(.*empty: c\.jpg\)"
+    ) as caught:
         Folder(path=tmp_path).read()
     assert "dataset.uncaptioned" in caught.value.fix
 
@@ -54,13 +56,15 @@ def test_pictures_without_a_caption_are_left_out_when_asked(tmp_path: Path) -> N
     put(tmp_path, a__jpg="", a__txt="a dog", b__jpg="", c__jpg="", c__txt="")
     reading = Folder(path=tmp_path, uncaptioned="leave_out").read()
     assert captions(reading) == {"a.jpg": ("a dog",)}
-    assert [(row.id, row.reason) for row in reading.left_out] == [(id, "it has no caption") for id in ("b.jpg", "c.jpg")]
+    assert [(row.id, row.reason) for row in reading.left_out] == [
+        (id, "it has no caption") for id in ("b.jpg", "c.jpg")
+    ]
     assert reading.notes == ("2 pictures without a caption: left out (b.jpg, c.jpg).",)
 
 
 def test_leaving_out_every_picture_stops_the_run(tmp_path: Path) -> None:
     put(tmp_path, a__jpg="")
-    with pytest.raises(UserError, match="1 of 1 picture .* has no caption"):
+    with pytest.raises(UserError, match=r"1 of 1 picture .* has no caption"):
         Folder(path=tmp_path, uncaptioned="leave_out").read()
 
 
@@ -78,7 +82,9 @@ def test_one_caption_for_all(tmp_path: Path) -> None:
     assert [(row.id, row.reason) for row in reading.left_out] == [("notes.docx", "not a picture")]
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.caption", "metadata.jsonl", "metadata.json", "captions.txt", "results.csv"])
+@pytest.mark.parametrize(
+    "name", ["a.txt", "a.caption", "metadata.jsonl", "metadata.json", "captions.txt", "results.csv"]
+)
 def test_captions_that_would_not_be_used_stop_the_run(tmp_path: Path, name: str) -> None:
     put(tmp_path, a__jpg="")
     (tmp_path / name).write_text("a dog", encoding="utf-8")
@@ -163,7 +169,7 @@ def test_a_caption_behind_a_link_out_of_the_folder_is_not_read(tmp_path: Path) -
     put(tmp_path, secret__txt="my password")
     put(tmp_path / "photos", a__jpg="")
     (tmp_path / "photos/a.txt").symlink_to(tmp_path / "secret.txt")
-    with pytest.raises(UserError, match="1 of 1 picture .* has no caption"):
+    with pytest.raises(UserError, match=r"1 of 1 picture .* has no caption"):
         Folder(path=tmp_path / "photos").read()
 
 
@@ -189,6 +195,6 @@ def test_a_resolved_config_with_every_default_written_out_is_accepted() -> None:
 def test_the_union_names_the_kind_and_the_key() -> None:
     with pytest.raises(ConfigError, match=r"dataset\.kind: 'foldr' is unknown\. Did you mean 'folder'"):
         validate(Recipe, {"dataset": {"kind": "foldr", "path": "x"}}, where="recipe")
+    values = {"kind": "folder", "path": "x", "caption": "y", "caption_lines": "each"}
     with pytest.raises(ConfigError, match=r"dataset: caption_lines: each does nothing"):
-        values = {"kind": "folder", "path": "x", "caption": "y", "caption_lines": "each"}
         validate(Recipe, {"dataset": values}, where="recipe")

@@ -139,7 +139,9 @@ def test_an_array_of_anything_but_bytes_is_refused(tmp_path: Path, array: np.nda
         read_batch(write(tmp_path / "batch", {"data": array}))
 
 
-@pytest.mark.parametrize("data", [b"", b"\x80\x02", b"not a pickle", b"\x80\x02}U\xffx", b"\x80\x02]q\x00.", b"\x80\x02}K\x01K\x02s."])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80\x02", b"not a pickle", b"\x80\x02}U\xffx", b"\x80\x02]q\x00.", b"\x80\x02}K\x01K\x02s."]
+)
 def test_damaged_files_are_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "batch").write_bytes(data)
     with pytest.raises(UserError, match="is no file of CIFAR-10"):

@@ -211,7 +211,8 @@ def write_parquet(path: Path, columns: dict[str, Any]) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     picture = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     arrays = {
-        name: arrow.array(values, type=picture if name in ("image", "mask") else None) for name, values in columns.items()
+        name: arrow.array(values, type=picture if name in ("image", "mask") else None)
+        for name, values in columns.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(arrow.table(arrays), path)

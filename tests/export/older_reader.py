@@ -39,7 +39,7 @@ def main(base: Path, exports: Path, out: Path) -> None:
             continue
         pipeline = load(base)
         if folder.name.startswith("lora"):
-            pipeline.load_lora_weights(folder)
+            pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)

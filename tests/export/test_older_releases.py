@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,7 +71,8 @@ def pictures(
     ours, theirs, exports = root / "ours", root / "theirs", root / "exports"
     ours.mkdir()
     theirs.mkdir()
-    make_portable(base_folder, {}, None)
+    base = shutil.copytree(base_folder, root / "base")
+    make_portable(base, {}, None)
     draw(fresh_base(), ours / "base.npy")
     for name, lora in LORAS.items():
         model, trainable = train(lora)
@@ -83,7 +85,7 @@ def pictures(
         draw(model, ours / f"full_{name}.npy")
     reader = Path(__file__).with_name("older_reader.py")
     done = subprocess.run(
-        [str(older_python), "-W", "ignore", str(reader), str(base_folder), str(exports), str(theirs)],
+        [str(older_python), "-W", "ignore", str(reader), str(base), str(exports), str(theirs)],
         capture_output=True,
         text=True,
         check=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,19 @@ def test_latents_are_the_posterior_with_our_noise_times_the_scale(pair: tuple[SD
     assert torch.equal(model.encode_images(pixels), moments), "no randomness"
 
 
+def test_the_scale_is_the_autoencoders_own(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    config = folder / "vae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "scaling_factor": 0.5}))
+    model = SD1(path=str(folder)).load()
+    assert torch.equal(
+        model.sample_latents(torch.ones(1, 8, 2, 2), torch.zeros(1, 4, 2, 2)), torch.full((1, 4, 2, 2), 0.5)
+    )
+    latents = noise(1, 4, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(model.decode_latents(latents), model.vae.decode(latents / 0.5).sample)
+
+
 def test_log_variances_are_clamped_as_in_diffusers(tiny_model: SD1Model) -> None:
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
@@ -163,11 +177,19 @@ def test_gradients_flow_to_whatever_trains(tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------------------- the noise process
-@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2", "trained"])
-@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize(
+    ("schedule", "zero_snr"),
+    [
+        ("linear", False),
+        ("scaled_linear", False),
+        ("squaredcos_cap_v2", False),
+        ("trained", False),
+        ("linear", True),
+        ("scaled_linear", True),
+        ("squaredcos_cap_v2", True),
+    ],
+)
 def test_the_process_is_that_of_diffusers_ddpm_scheduler(schedule: str, zero_snr: bool) -> None:
-    if schedule == "trained" and zero_snr:
-        pytest.skip("refused: tests/models/test_schedulers.py")
     config: dict[str, Any] = {
         "beta_start": 0.00085,
         "beta_end": 0.012,

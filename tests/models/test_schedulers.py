@@ -113,14 +113,10 @@ def test_a_sampler_that_cannot_do_what_the_model_needs_is_refused() -> None:
             make_scheduler(name, sample)
 
 
-@pytest.mark.parametrize("name", list(SCHEDULERS))
-def test_samplers_that_take_a_model_that_predicts_x_0_can_draw_with_it(tiny_model: SD1Model, name: str) -> None:
-    try:
-        scheduler = make_scheduler(name, {**SD, "prediction_type": "sample"})
-    except UserError:
-        return
+@pytest.mark.parametrize("name", [name for name in SCHEDULERS if name not in ("pndm", "euler_a")])
+def test_every_other_sampler_can_draw_with_a_model_that_predicts_x_0(tiny_model: SD1Model, name: str) -> None:
     pipeline = tiny_model.pipeline()
-    pipeline.scheduler = scheduler
+    pipeline.scheduler = make_scheduler(name, {**SD, "prediction_type": "sample"})
     latents = pipeline("a dog", num_inference_steps=3, height=32, width=32, output_type="latent").images
     assert bool(latents.isfinite().all())
 

@@ -56,9 +56,8 @@ def test_any_split_of_a_batch_gives_the_gradient_of_the_whole(tiny_model: Path, 
     whole_loss, whole = gradients([6])
     loss, parts = gradients(split)
     assert loss == pytest.approx(whole_loss, rel=1e-5)
-    scale = max(float(grad.abs().max()) for grad in whole.values())
     for name, grad in whole.items():
-        torch.testing.assert_close(parts[name], grad, rtol=1e-4, atol=1e-6 * scale)
+        assert float((parts[name] - grad).norm() / grad.norm()) < 1e-4, name  # float32's rounding, not a factor
 
 
 def losses(out: Path) -> list[float]:

@@ -35,7 +35,9 @@ def test_a_tensor_without_gradient_is_named_even_if_weight_decay_moved_it() -> N
     update(params)
     assert params["a.bias"].grad is not None
     params["a.bias"].grad.zero_()
-    with pytest.raises(UserError, match=r"1 of 2 trained tensors did not learn in update 1: a\.bias"):
+    with pytest.raises(
+        UserError, match=r"1 of 2 trained tensors did not learn in update 1, since their gradient is zero.*a\.bias"
+    ):
         proof.after_update()
 
 
@@ -43,7 +45,7 @@ def test_an_update_too_small_for_float32_is_found() -> None:
     trained, frozen, params = networks()
     proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset())
     update(params, lr=1e-12)
-    with pytest.raises(UserError, match="2 of 2 trained tensors"):
+    with pytest.raises(UserError, match=r"2 of 2 trained tensors .* the update was too small"):
         proof.after_update()
 
 
@@ -63,5 +65,26 @@ def test_a_tensor_that_waits_must_learn_in_the_second_update() -> None:
     proof.after_update()
     assert not proof.done
     update({"a.bias": params["a.bias"]})
-    with pytest.raises(UserError, match=r"did not learn in update 2: a\.weight"):
+    with pytest.raises(UserError, match=r"did not learn in update 2, .*a\.weight"):
+        proof.after_update()
+
+
+def test_a_warm_up_may_move_tensors_late_but_not_never() -> None:
+    trained, frozen, params = networks()
+    proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset(), patience=3)
+    update(params, lr=1e-12)
+    proof.after_update()
+    update({"a.bias": params["a.bias"]})
+    proof.after_update()
+    assert not proof.done
+    with pytest.raises(
+        UserError, match=r"1 of 2 .* in update 3, since the update was too small to change them: a\.weight"
+    ):
+        proof.after_update()
+
+
+def test_without_a_gradient_no_patience_helps() -> None:
+    trained, frozen, params = networks()
+    proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset(), patience=100)
+    with pytest.raises(UserError, match="their gradient is zero or missing"):
         proof.after_update()
