@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from limner.models.sd1 import SD1
 
 from limner.core.rundir import RunDir, read_metrics
 from limner.data.batch import Batch
 from limner.methods.lora import Lora
+from limner.models.sd1 import SD1
 from limner.run import finetune
 from limner.training.objectives import Denoising
 from limner.training.precision import Precision

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import time
 from multiprocessing.process import BaseProcess
@@ -19,6 +18,7 @@ from limner.core.errors import UserError
 from limner.core.rundir import RunDir, read_metrics
 from limner.run import finetune
 from tests.numerics.conftest import run_config
+from tests.processes import clean_processes
 
 TIMES = ("seconds", "images_per_second")
 
@@ -55,8 +55,7 @@ def child(config: dict[str, Any], resume: bool, errors: Any) -> None:
         raise
 
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["limner.run", "peft", "diffusers", "tests.numerics.test_resume"])
+CONTEXT = clean_processes()
 
 
 def start(config: RunConfig, *, resume: bool) -> tuple[BaseProcess, Any]:

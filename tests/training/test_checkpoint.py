@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from limner.core.errors import UserError
+from limner.core.rundir import RunDir
+from limner.training.checkpoint import load_checkpoint, read_weights, save_checkpoint
+from limner.training.ema import Ema
+from limner.training.loop import TrainState
+from tests.processes import clean_processes
+
+
+def state(size: int = 8) -> TrainState:
+    torch.manual_seed(0)
+    params = {"w": torch.nn.Parameter(torch.randn(size, size)), "b": torch.nn.Parameter(torch.randn(size))}
+    optimizer = torch.optim.AdamW([{"params": [params["w"]], "lr": 0.1}, {"params": [params["b"]], "lr": 0.2}])
+    return TrainState(params, optimizer, (0.1, 0.2), Ema(params, 0.9), None)
+
+
+def advance(one: TrainState) -> None:
+    for name, parameter in one.params.items():
+        parameter.grad = torch.full_like(parameter, 0.1 * len(name)) * (one.step + 1)
+    one.optimizer.step()
+    one.step += 1
+    assert one.ema is not None
+    one.ema.update(one.params, one.step)
+
+
+IDENTITY = {"config.seed": 0, "data": "abc"}
+
+
+def test_what_is_saved_comes_back_and_goes_on_the_same(tmp_path: Path) -> None:
+    run, one = RunDir(tmp_path), state()
+    for _ in range(3):
+        advance(one)
+    folder = save_checkpoint(run, one, IDENTITY, keep=2)
+    again = state()
+    load_checkpoint(folder, again, IDENTITY)
+    for each in (one, again):
+        advance(each)
+    assert again.step == one.step == 4
+    assert one.ema is not None
+    assert again.ema is not None
+    for name in one.params:
+        assert torch.equal(one.params[name], again.params[name])
+        assert torch.equal(one.ema.averages[name], again.ema.averages[name])
+
+
+def test_averaged_weights_are_what_a_reader_gets(tmp_path: Path) -> None:
+    run, one = RunDir(tmp_path), state()
+    advance(one)
+    advance(one)
+    read = read_weights(save_checkpoint(run, one, IDENTITY, keep=1))
+    assert one.ema is not None
+    assert torch.equal(read.weights["w"], one.ema.averages["w"])
+    assert not torch.equal(read.weights["w"], one.params["w"])
+
+
+def test_only_the_newest_stay_and_a_whole_one_is_not_written_again(tmp_path: Path) -> None:
+    run, one = RunDir(tmp_path), state()
+    for _ in range(4):
+        advance(one)
+        save_checkpoint(run, one, IDENTITY, keep=2)
+    assert run.checkpoint_steps() == [3, 4]
+    before = (run.checkpoint(4) / "state.json").stat().st_mtime_ns
+    save_checkpoint(run, one, IDENTITY, keep=2)
+    assert (run.checkpoint(4) / "state.json").stat().st_mtime_ns == before
+
+
+def test_differences_are_all_named_and_nothing_is_loaded(tmp_path: Path) -> None:
+    run, one = RunDir(tmp_path), state()
+    advance(one)
+    folder = save_checkpoint(run, one, {**IDENTITY, "old": 1}, keep=1)
+    other = state()
+    before = other.params["w"].detach().clone()
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(folder, other, {"config.seed": 1, "data": "abc", "new": True})
+    for part in ("config.seed: the checkpoint has 0, this run has 1", "old: the checkpoint has 1", "new:"):
+        assert part in str(caught.value)
+    assert "data:" not in str(caught.value)
+    assert torch.equal(other.params["w"], before)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', "\x00"])
+def test_a_damaged_state_file_is_a_sentence(tmp_path: Path, text: str) -> None:
+    run, one = RunDir(tmp_path), state()
+    advance(one)
+    folder = save_checkpoint(run, one, IDENTITY, keep=1)
+    (folder / "state.json").write_text(text)
+    with pytest.raises(UserError, match="Remove this folder"):
+        load_checkpoint(folder, state(), IDENTITY)
+
+
+def _save_on_a_full_disk(root: Path, results: Any) -> None:
+    run, one = RunDir(root), state(size=64)
+    advance(one)
+    save_checkpoint(run, one, IDENTITY, keep=1)
+    advance(one)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (20_000, 20_000)
+    )  # no file may grow beyond: the weights fit, half of Adam
+    try:
+        save_checkpoint(run, one, IDENTITY, keep=1)
+    except UserError as error:
+        results.put(str(error))
+    else:
+        results.put("saved")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it_whole(tmp_path: Path) -> None:
+    context = clean_processes()
+    results = context.Queue()
+    process = context.Process(target=_save_on_a_full_disk, args=(tmp_path, results))
+    process.start()
+    message = results.get(timeout=60)
+    process.join()
+    assert "the checkpoint of step 2 could not be written" in message
+    assert "--resume" in message
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_000001"]
+    again = state(size=64)
+    load_checkpoint(RunDir(tmp_path).checkpoint(1), again, IDENTITY)
+    assert again.step == 1
