@@ -18,7 +18,7 @@ LAYERS = {
     "plan": 4, "run": 4, "draw": 4, "inspect": 4, "demo": 4,
     "console": 5, "cli": 5,
 }  # fmt: skip
-SIDEWAYS = {("methods", "models"), ("run", "plan"), ("demo", "run"), ("cli", "console")}
+SIDEWAYS = {("diffusion", "core"), ("methods", "models"), ("run", "plan"), ("demo", "run"), ("cli", "console")}
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate", "pyarrow", "datasets", "numpy", "PIL")
 
 

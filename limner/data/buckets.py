@@ -150,7 +150,7 @@ def place(size: Size, bucket: Size, *, crop: CropChoice, flip: bool, rng: random
 def covering_size(size: Size, bucket: Size) -> Size:
     """Returns the size of the picture scaled so that it just covers the bucket, each side off by less than a pixel."""
     scale = enlargement(size, bucket)
-    return max(bucket[0], round(size[0] * scale)), max(bucket[1], round(size[1] * scale))
+    return round(size[0] * scale), round(size[1] * scale)
 
 
 def enlargement(size: Size, bucket: Size) -> float:

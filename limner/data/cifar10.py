@@ -103,10 +103,9 @@ class Cifar10(Config):
     def _find(self) -> tuple[str, Iterator[Labelled], list[LeftOut]]:
         """Returns the form that lies in path, its pictures and the files that are not used."""
         root = open_folder(self.path, where="dataset.path")
-        batches = next(
-            (folder for folder in (root / "cifar-10-batches-py", root) if (folder / "batches.meta").is_file()), None
-        )
-        if batches is not None:
+        inner = root / "cifar-10-batches-py"
+        batches = open_folder(inner, where="dataset.path") if inner.is_dir() else root
+        if (batches / "batches.meta").is_file():
             return "Python batches", _from_batches(batches, self.split), []
         if (root / self.split).is_dir():
             pictures, left_out = _from_class_folders(root / self.split, self.split)
@@ -120,12 +119,14 @@ class Cifar10(Config):
         if shards:
             files = {path.relative_to(root).as_posix(): path for path in shards}
             return "parquet files", _from_parquet(files), []
-        packed = [path.name for path in sorted(root.glob("cifar-10*.tar*"))]
+        archives = [path.name for path in sorted(root.glob("cifar-10*.tar*"))]
         raise UserError(
             f"{str(self.path)!r} does not hold CIFAR-10's {self.split} pictures. Looked for "
             f"cifar-10-batches-py/batches.meta, {self.split}/<class>/ and {self.split}-*.parquet.",
             where="dataset.path",
-            fix=f"Unpack {packed[0]} there." if packed else "Set dataset.path to the folder that holds one of them.",
+            fix=f"Unpack {archives[0]} there."
+            if archives
+            else "Set dataset.path to the folder that holds one of them.",
         )
 
 

@@ -97,7 +97,7 @@ def _image_folder(root: Path, named: Path | None, usual: Sequence[str]) -> Path:
         return open_folder(root / named, where="dataset.images")
     found: list[Path] = []
     for folder in [root, *(root / name for name in usual), *(root / name / name for name in usual)]:
-        if folder.is_dir() and _has_pictures(folder) and not any(folder.samefile(other) for other in found):
+        if _has_pictures(folder) and not any(folder.samefile(other) for other in found):
             found.append(folder)
     if len(found) == 1:
         return found[0]
@@ -115,7 +115,10 @@ def _image_folder(root: Path, named: Path | None, usual: Sequence[str]) -> Path:
 
 
 def _has_pictures(folder: Path) -> bool:
-    return any(split_suffix(path.name)[1] in IMAGE_SUFFIXES for path in folder.iterdir() if path.name[0] != ".")
+    if not folder.is_dir():
+        return False
+    names = (path.name for path in open_folder(folder, where="dataset.images").iterdir())
+    return any(split_suffix(name)[1] in IMAGE_SUFFIXES for name in names if not name.startswith("."))
 
 
 def _pair(layout: str, folder: Path, captions: Captions, *, split: set[str] | None = None) -> Reading:

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from limner.core.errors import UserError
 from limner.core.rundir import write_atomic
+from limner.data.bad_image import BadImage
 from limner.data.buckets import ImageConfig, Size, bucket_sizes, enlargement, nearest_bucket, place
 from limner.data.duplicates import near_groups, signature
 from limner.data.example import Example, Reading, Role
 from limner.data.facts import Facts, FactsCache
-from limner.data.image import BadImage, decode
+from limner.data.image import decode
 from limner.data.summary import listed, printable, summary_rows
 
 _AT_ONCE = 1024

@@ -135,6 +135,8 @@ def open_folder(path: Path, *, where: str) -> Path:
             "Unpack it, and name the folder." if path.suffix.lower() in _ARCHIVES else "Name the folder that holds it."
         )
         raise UserError(f"{str(path)!r} is a file, not a folder.", where=where, fix=fix)
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"{str(path)!r} may not be listed.", where=where, fix="Allow yourself to read it.")
     return folder
 
 

@@ -135,7 +135,12 @@ def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return _text(value)
     if isinstance(value, list):
+        for item in value:
+            if not isinstance(item, (bytes, str, int)):
+                raise pickle.UnpicklingError(f"it holds a list of {type(item).__name__}")
         return [_text(item) if isinstance(item, bytes) else item for item in value]
+    if not isinstance(value, (str, int)):
+        raise pickle.UnpicklingError(f"it holds a {type(value).__name__}")
     return value
 
 

@@ -67,12 +67,13 @@ class Table(Config):
         column = find_caption_column([name for name in columns if name != FILE_NAME], self.column, where=table)
         captions: dict[str, list[str]] = {}
         missing: dict[str, LeftOut] = {}
+        absences = _known_absences(listing)
         for where, cells in rows:
             id = _file_id(table, cells.get(FILE_NAME), where)
             if id in listing.images:
                 captions.setdefault(id, []).extend(captions_in(cells.get(column), where=where))
             else:
-                missing[id] = LeftOut(id, f"{_why_missing(listing, id)} ({where})")
+                missing[id] = LeftOut(id, f"{_why_missing(absences, id)} ({where})")
         self._check_missing(list(missing.values()), len(captions), where=str(listing.others[table]))
         pictures = [(id, FileImage(path), tuple(captions[id])) for id, path in listing.images.items() if id in captions]
         notes = []
@@ -207,16 +208,18 @@ def _file_id(table: str, name: object, where: str) -> str:
     return id
 
 
-def _why_missing(listing: Listing, id: str) -> str:
-    if id in listing.others:
-        return "it is no picture"
-    for row in listing.left_out:
-        if row.id == id:
-            return row.reason
-    similar = {name.lower(): name for name in listing.images}.get(id.lower())
-    if similar:
-        return f"it is not there, but {similar} is"
-    return "it is a web address; download it" if re.match(r"https?:", id) else "it is not there"
+def _known_absences(listing: Listing) -> dict[str, str]:
+    """Returns why a name may not be among the pictures, by its id, or by its id in lower case."""
+    similar = {id.lower(): f"it is not there, but {id} is" for id in listing.images}
+    return (
+        similar | dict.fromkeys(listing.others, "it is no picture") | {row.id: row.reason for row in listing.left_out}
+    )
+
+
+def _why_missing(known: dict[str, str], id: str) -> str:
+    if re.match(r"https?:", id):
+        return "it is a web address; download it"
+    return known.get(id) or known.get(id.lower()) or "it is not there"
 
 
 def _no_captions(without: Sequence[str]) -> UserError:

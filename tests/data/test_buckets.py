@@ -66,6 +66,7 @@ def test_without_buckets_any_resolution_will_do_and_everything_is_square() -> No
 
 def test_the_background_is_read_as_three_numbers() -> None:
     assert ImageConfig(background="#FF8000").background_rgb == (255, 128, 0)
+    assert ImageConfig(background="#FF8000") == ImageConfig(background="#ff8000")
 
 
 # ------------------------------------------------------------------------------------------------------- buckets

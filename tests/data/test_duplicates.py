@@ -133,6 +133,27 @@ def test_groups_are_the_connected_pairs_of_a_comparison_of_all_with_all() -> Non
     assert all(found[i] is None for members in wanted if len(members) == 1 for i in members)
 
 
+def test_ten_bits_are_near_wherever_they_stand_and_eleven_are_not() -> None:
+    rng = random.Random(0)
+    thumbnail = bytes(rng.randrange(256) for _ in range(192))
+    for _ in range(300):
+        dhash = rng.getrandbits(64)
+        other = further = dhash
+        for number, bit in enumerate(rng.sample(range(64), NEAR_DISTANCE + 1)):
+            further ^= 1 << bit
+            other ^= (1 << bit) * (number < NEAR_DISTANCE)
+        assert near_groups([Signature(dhash, thumbnail), Signature(other, thumbnail)]) == [0, 0]
+        assert near_groups([Signature(dhash, thumbnail), Signature(further, thumbnail)]) == [None, None]
+
+
+@pytest.mark.parametrize("band", range(NEAR_DISTANCE + 1))
+def test_hashes_that_agree_in_one_band_only_are_found(band: int) -> None:
+    starts = [round(64 * number / (NEAR_DISTANCE + 1)) for number in range(NEAR_DISTANCE + 1)]
+    other = sum(1 << start for start in starts if start != starts[band])
+    thumbnail = bytes(range(192))
+    assert near_groups([Signature(0, thumbnail), Signature(other, thumbnail)]) == [0, 0]
+
+
 def test_groups_are_numbered_in_the_order_of_their_first_picture() -> None:
     one, two, three = (signature(scene(seed)) for seed in range(3))
     assert near_groups([three, two, one, two, three]) == [0, 1, None, 1, 0]

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
+from limner.data.bad_image import BadImage
 from limner.data.buckets import MOST_PIXELS, Placement, place
-from limner.data.image import BadImage, Decoded, decode, to_pixels
+from limner.data.image import Decoded, decode, to_pixels
 
 WHITE = (255, 255, 255)
 RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
@@ -394,6 +395,13 @@ def test_the_first_page_is_used_and_told(file_format: str) -> None:
     assert look(data).notes == ("several pages: the first of 2 is used",)
 
 
+def test_the_first_page_comes_out_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(photo(48, 32), "TIFF", save_all=True, append_images=[plain(GREEN)], exif=exif)
+    assert look(data).image.size == (32, 48)
+
+
 def test_a_whole_first_frame_before_a_damaged_second_one_is_used_and_told() -> None:
     data = encoded(plain(RED, size=(64, 64)), "GIF", save_all=True, append_images=[photo(64, 64)])
     decoded = look(data[: len(data) // 2])
@@ -466,6 +474,21 @@ def test_a_flipped_bit_in_the_pixels_of_a_png_is_found() -> None:
     assert reason(bytes(data)).startswith("is damaged or cut short")
 
 
+def test_a_tiff_that_lacks_strips_is_refused() -> None:
+    rows = [struct.pack("<H", 257), struct.pack("<H", 278)]
+    data = bytearray(tiff(8, 8, 8, 1, bytes(64)))
+    for tag, value in zip(rows, (16, 8), strict=True):  # twice as high, with one strip of eight rows as before
+        at = data.index(tag, 72) + 8
+        data[at : at + 4] = struct.pack("<I", value)
+    assert reason(bytes(data)) == "is damaged or cut short: its strips hold 64 of 128 pixels"
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_deflate"}, {"tiffinfo": {278: 7}}])
+def test_a_tiff_of_many_strips_comes_out_whole(options: dict[str, Any]) -> None:
+    image = photo(400, 300)
+    assert look(encoded(image, "TIFF", **options)).image.tobytes() == image.tobytes()
+
+
 def bombs() -> dict[str, bytes]:
     jpeg = bytearray(encoded(photo(), "JPEG"))
     frame = jpeg.index(b"\xff\xc0")
@@ -531,12 +554,22 @@ def test_damaged_files_end_in_a_picture_or_a_sentence(data: bytes, rng: random.R
     assert "\n" not in words
 
 
-def test_threads_leave_the_filters_of_warnings_as_they_were() -> None:
-    before = list(warnings.filters)
-    with ThreadPoolExecutor(4) as pool:
-        sizes = list(pool.map(lambda data: look(data).image.size, SEEDS * 10))
-    assert set(sizes) == {(16, 12)}
-    assert warnings.filters == before
+def test_threads_leak_no_warning_and_leave_the_filters_of_warnings_as_they_were() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description that is cut off"
+    data = encoded(photo(400, 300), "JPEG", exif=exif.tobytes()[:-20])
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        with Image.open(io.BytesIO(data)) as image:
+            image.getexif()
+        assert len(leaked) > 0  # Pillow alone does warn
+        leaked.clear()
+        before = list(warnings.filters)
+        with ThreadPoolExecutor(4) as pool:
+            sizes = list(pool.map(lambda data: look(data).image.size, [data] * 200))
+        assert leaked == []
+        assert warnings.filters == before
+    assert set(sizes) == {(400, 300)}
 
 
 # --------------------------------------------------------------------------------------------------------- pixels

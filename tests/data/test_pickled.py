@@ -83,9 +83,9 @@ def test_no_other_name_is_looked_up(tmp_path: Path, name: str, form: str) -> Non
         b"(cnumpy\nndarray\no",
         b"\x82\x01",
         b"Pid\n",
-        b"c_codecs\nencode\n}U\x01xK\x01sb",  # sets an attribute on what it got
-        b"c_codecs\nencode\nN}U\x07__new__Ns\x86b",
-        b"cnumpy\nndarray\nN}U\x08__init__Ns\x86b",
+        b"c_codecs\nencode\n}X\x01\x00\x00\x00xK\x01sb",  # sets an attribute on what it got
+        b"c_codecs\nencode\nN}X\x07\x00\x00\x00__new__Ns\x86b",
+        b"cnumpy\nndarray\nN}X\x08\x00\x00\x00__init__Ns\x86b",
         b"c_codecs\nencode\n(X\x01\x00\x00\x00xX\x03\x00\x00\x00hextR",  # doubles a text, again and again
         b"c_codecs\nencode\n(X\x01\x00\x00\x00xtR",
     ],
@@ -145,6 +145,20 @@ def test_an_array_of_anything_but_bytes_is_refused(tmp_path: Path, array: np.nda
 def test_damaged_files_are_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "batch").write_bytes(data)
     with pytest.raises(UserError, match="is no file of CIFAR-10"):
+        read_batch(tmp_path / "batch")
+
+
+def test_other_values_than_texts_numbers_and_lists_are_refused(tmp_path: Path) -> None:
+    for value in ({"a": 1}, (1, 2), [[1]], 1.5, None):
+        with pytest.raises(UserError, match="it holds a "):
+            read_batch(write(tmp_path / "batch", {"data": value}))
+
+
+def test_an_array_whose_shape_does_not_fit_its_bytes_is_refused(tmp_path: Path) -> None:
+    whole = pickle.dumps({"data": np.zeros((1, 12), dtype=np.uint8)}, protocol=2)
+    assert whole.count(b"K\x01K\x0c\x86") == 1  # the shape
+    (tmp_path / "batch").write_bytes(whole.replace(b"K\x01K\x0c\x86", b"K\x02K\x0c\x86"))
+    with pytest.raises(UserError, match="its array is not one of single bytes"):
         read_batch(tmp_path / "batch")
 
 

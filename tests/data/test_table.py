@@ -233,8 +233,10 @@ def test_pictures_inside_parquet_files(tmp_path: Path) -> None:
 
 
 def test_a_row_without_a_picture_is_missing(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "a.parquet", {"image": [picture(b"x"), None, picture(None)], "text": ["a", "b", "c"]})
-    with pytest.raises(UserError, match=r"2 pictures of 3 cannot be used\. a\.parquet#1: column image holds no bytes"):
+    write_parquet(
+        tmp_path / "a.parquet", {"image": [picture(b"x"), None, picture(None), picture(b"")], "text": ["a"] * 4}
+    )
+    with pytest.raises(UserError, match=r"3 pictures of 4 cannot be used\. a\.parquet#1: column image holds no bytes"):
         Table(path=tmp_path).read()
     assert list(captions(Table(path=tmp_path, missing="leave_out").read())) == ["a.parquet#0"]
 

@@ -389,6 +389,12 @@ def test_a_damaged_file_is_refused_by_name(
         read_adapter_file(tmp_path / "x.safetensors")
 
 
+def test_a_header_that_speaks_of_dora_without_magnitudes_is_refused(tiny_model: SD1Model, tmp_path: Path) -> None:
+    config = {"r": 4, "lora_alpha": 8, "use_dora": True}
+    file = diffusers_file(random_updates(tiny_model), tmp_path / "x.safetensors", config)
+    assert "DoRA's magnitude and the config disagree" in refused(tiny_model, file)
+
+
 def test_a_header_that_is_silent_about_one_network_is_refused(tiny_model: SD1Model, tmp_path: Path) -> None:
     file = diffusers_file(random_updates(tiny_model), tmp_path / "x.safetensors", None)
     save_file(load_file(file), file, metadata={"lora_adapter_metadata": '{"unet.r": 4, "unet.lora_alpha": 8}'})

@@ -45,6 +45,16 @@ def test_asking_while_training_leaves_modes_gradients_and_random_numbers(tiny_mo
     assert all(parameter.grad is None for parameter in trainable.params.values())
 
 
+def test_what_runs_inside_has_no_gradients_and_moves_no_random_numbers(tiny_model: SD1Model) -> None:
+    model = copy.deepcopy(tiny_model)
+    Lora().apply(model, seed=0)
+    state = torch.get_rng_state()
+    with evaluating(model.networks.values()):
+        assert not torch.is_grad_enabled()
+        torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_modes_are_put_back_after_an_error(tiny_model: SD1Model) -> None:
     model = copy.deepcopy(tiny_model)
     model.train_mode(("unet",))

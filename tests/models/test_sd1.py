@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -130,6 +131,28 @@ def test_a_single_file_gives_the_same_model(
     assert_same_weights(model, tiny_model)
     assert model.denoiser_hash() == tiny_model.denoiser_hash()
     assert model.folder == tiny_folder
+
+
+def test_a_file_of_the_real_depth_becomes_the_same_model_as_the_folder(tmp_path: Path) -> None:
+    pipeline = sd15()
+    pipeline.register_modules(
+        unet=UNet2DConditionModel(cross_attention_dim=32, block_out_channels=(32, 64, 96, 96), attention_head_dim=8),
+        vae=AutoencoderKL(
+            block_out_channels=(32, 64, 96, 96),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            latent_channels=4,
+        ),
+    )
+    pipeline.save_pretrained(tmp_path / "folder", safe_serialization=True)
+    file = save_single_file(pipeline, tmp_path / "model.safetensors")
+    from_folder = SD1(path=str(tmp_path / "folder")).load()
+    from_file = SD1(path=str(file), config_path=str(tmp_path / "folder")).load()
+    assert len(from_file.unet.state_dict()) == 686, "as in Stable Diffusion 1.5"
+    assert len(from_file.vae.state_dict()) == 248, "as in Stable Diffusion 1.5"
+    assert_same_weights(from_file, from_folder)
+    assert from_file.size_multiple == 64
 
 
 def test_a_single_file_that_lacks_a_tensor_is_refused(tiny_folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Why bytes that Pillow does not know are no picture: what often stands under the name of one."""
+"""Why a file is not used as a picture: what often stands under the name of one."""
 
 from __future__ import annotations
 
@@ -31,8 +31,13 @@ _BEGINNINGS = (  # in lower case
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 
+class BadImage(Exception):
+    """Bytes that cannot be used as a picture. The text says why and follows the file's name: the general part, then
+    after a colon what differs from file to file."""
+
+
 def reason_of_unreadable(data: bytes, formats: Sequence[str]) -> str:
-    """Returns why bytes that are in none of the ``formats`` cannot be used; the general part stands before a colon."""
+    """Returns why bytes that are in none of the ``formats`` cannot be used."""
     if not data.strip(b"\0"):
         return f"holds only zero bytes: {len(data):,} of them, it was never written"
     beginning = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()

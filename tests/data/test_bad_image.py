@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from limner.data.beginnings import reason_of_unreadable
+from limner.data.bad_image import reason_of_unreadable
 
 
 @pytest.mark.parametrize(
