@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from limner.config import RunConfig, load_config
     from limner.core.errors import UserError
-    from limner.plan import Plan, plan
+    from limner.drawing import draw
+    from limner.preflight import Plan, plan
     from limner.run import RunResult, finetune
 
 __version__ = "0.1.0"
-__all__ = ["Plan", "RunConfig", "RunResult", "UserError", "__version__", "finetune", "load_config", "plan"]
+__all__ = ["Plan", "RunConfig", "RunResult", "UserError", "__version__", "draw", "finetune", "load_config", "plan"]
 
 _HOME = {
     "RunConfig": "limner.config",
     "load_config": "limner.config",
     "UserError": "limner.core.errors",
-    "Plan": "limner.plan",
-    "plan": "limner.plan",
+    "draw": "limner.drawing",
+    "Plan": "limner.preflight",
+    "plan": "limner.preflight",
     "RunResult": "limner.run",
     "finetune": "limner.run",
 }

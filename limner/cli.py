@@ -76,7 +76,7 @@ def check(recipe: Recipe, overrides: Overrides = None, json_lines: Json = False)
 
     config, _ = load_recipe(recipe, overrides or [])
     from limner.console import JsonProgress
-    from limner.plan import plan
+    from limner.preflight import plan
 
     with _progress(json_lines) as progress:
         planned = plan(config, progress=progress)
@@ -108,7 +108,7 @@ def generate(
     json_lines: Json = False,
 ) -> None:
     """Draw pictures with a model and any number of adapters."""
-    from limner.draw import draw
+    from limner.drawing import draw
 
     with _progress(json_lines) as progress:
         for path in draw(

@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+PLAIN_WIDTH = 120
 LINE_SECONDS = 30.0
 """Between two lines about steps where there is no terminal: quiet, but not silent for hours."""
 
@@ -30,7 +31,8 @@ class TerminalProgress:
     """Bars and tables on standard error, so that standard output stays free for results."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        width = None if sys.stderr.isatty() else PLAIN_WIDTH
+        self.console = Console(stderr=True, highlight=False, width=width)
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),

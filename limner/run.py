@@ -17,7 +17,7 @@ from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_json
 from limner.data.ledger import Ledger, Prepared, write_ledger
 from limner.models.protocol import DiffusionModel
-from limner.plan import cache_folder, plan
+from limner.preflight import cache_folder, plan
 from limner.training.environment import describe_environment, refuse_several_processes
 from limner.training.loggers import loggers
 from limner.training.stop import graceful_stop

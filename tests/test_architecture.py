@@ -15,10 +15,10 @@ LAYERS = {
     "models": 1, "methods": 1, "data": 1,
     "training": 2, "evaluation": 2, "export": 2, "builtin": 2,
     "config": 3,
-    "plan": 4, "run": 4, "draw": 4, "inspect": 4, "demo": 4,
+    "preflight": 4, "run": 4, "drawing": 4, "inspect": 4, "demo": 4,
     "console": 5, "cli": 5,
 }  # fmt: skip
-SIDEWAYS = {("diffusion", "core"), ("methods", "models"), ("run", "plan"), ("demo", "run"), ("cli", "console")}
+SIDEWAYS = {("diffusion", "core"), ("methods", "models"), ("run", "preflight"), ("demo", "run"), ("cli", "console")}
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate", "pyarrow", "datasets", "numpy", "PIL")
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from limner.core.config import Config
 from limner.core.errors import UserError
 from limner.data.example import Example, FileImage, Reading
-from limner.data.listing import Listing, list_images, open_folder
+from limner.data.listing import Listing, find_file, list_images, open_folder
 from limner.data.sidecars import find_sidecars, refuse_unused_captions
 from limner.data.text import counted, first_few, one_line, read_lines
 
@@ -55,12 +55,13 @@ class CaptionsFile(Config):
 
     def _find_captions(self) -> Path:
         folder = open_folder(self.path, where="dataset.path")
-        candidates = (
-            [folder / self.captions] if self.captions else [folder / DEFAULT_NAME, folder.parent / DEFAULT_NAME]
-        )
-        found = [path for path in candidates if path.is_file()]
+        if self.captions is not None:
+            named = folder / self.captions
+            return named.resolve() if named.is_file() else named
+        places = (folder, folder.parent)
+        found = [file for place in places if (file := find_file(place, DEFAULT_NAME, where="dataset.captions"))]
         if len(found) == 1:
-            return found[0].resolve()
+            return found[0]
         if found:
             raise UserError(
                 f"there are two: {found[0]} and {found[1]}.",
@@ -68,7 +69,7 @@ class CaptionsFile(Config):
                 fix=f"Set dataset.captions to {DEFAULT_NAME} or ../{DEFAULT_NAME}.",
             )
         raise UserError(
-            f"found no text file with captions. Looked for {', '.join(str(path) for path in candidates)}.",
+            f"found no text file with captions. Looked for {DEFAULT_NAME} in {' and '.join(map(str, places))}.",
             where="dataset.captions",
             fix="Set dataset.captions to the file, relative to dataset.path.",
         )

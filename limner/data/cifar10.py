@@ -17,11 +17,11 @@ from pydantic import Field, field_validator
 from limner.core.config import Config
 from limner.core.errors import UserError
 from limner.data.example import BytesImage, Example, FileImage, ImageSource, LeftOut, Reading
-from limner.data.listing import list_images, open_folder
+from limner.data.listing import list_images, natural_key, open_folder
 from limner.data.parquet import image_columns, read_pictures, read_schema
 from limner.data.pickled import ByteArray, read_batch
 from limner.data.prompts import article, check_template, fill
-from limner.data.text import counted, first_few
+from limner.data.text import first_few
 
 if TYPE_CHECKING:
     import pyarrow
@@ -88,13 +88,9 @@ class Cifar10(Config):
             raise UserError(
                 f"{str(self.path)!r} has no pictures.", where="dataset.path", fix="Download the data set again."
             )
-        notes = []
         absent = [label for label in LABELS if label not in seen]
-        if absent:
-            notes.append(
-                f"No pictures of {counted(len(absent), 'class').replace('classs', 'classes')}: {', '.join(absent)}."
-            )
-        return Reading(f"CIFAR-10 {self.split}, {form}", tuple(examples), tuple(left_out), tuple(notes))
+        notes = (f"No pictures of these classes: {', '.join(absent)}.",) if absent else ()
+        return Reading(f"CIFAR-10 {self.split}, {form}", tuple(examples), tuple(left_out), notes)
 
     def _captions(self, label: str) -> tuple[str, ...]:
         words = {"label": label, "article": article(label)}
@@ -113,7 +109,7 @@ class Cifar10(Config):
         shards = [
             path
             for folder in (root, root / "data", root / "plain_text")
-            for path in sorted(folder.glob(f"{self.split}*.parquet"))
+            for path in sorted(folder.glob(f"{self.split}*.parquet"), key=lambda path: natural_key(path.name))
             if re.fullmatch(rf"{self.split}(-.*)?\.parquet", path.name)
         ]
         if shards:

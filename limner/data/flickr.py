@@ -12,7 +12,7 @@ from limner.core.config import Config
 from limner.core.errors import UserError
 from limner.data.example import Example, FileImage, LeftOut, Reading
 from limner.data.flickr_captions import Captions, read_captions
-from limner.data.listing import IMAGE_SUFFIXES, list_images, open_folder, split_suffix
+from limner.data.listing import IMAGE_SUFFIXES, find_file, list_images, open_folder, split_suffix
 from limner.data.text import counted, first_few, read_lines
 
 FLICKR8K_CAPTIONS = ("captions.txt", "Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt")
@@ -46,9 +46,9 @@ class Flickr8k(Config):
 
     def _split_names(self, root: Path) -> set[str]:
         name = f"Flickr_8k.{self.split}Images.txt"
-        for folder in (root, root / "Flickr8k_text"):
-            if (folder / name).is_file():
-                return {unicodedata.normalize("NFC", line.strip()) for line in read_lines(folder / name)} - {""}
+        for place in (name, f"Flickr8k_text/{name}"):
+            if file := find_file(root, place, where="dataset.split"):
+                return {unicodedata.normalize("NFC", line.strip()) for line in read_lines(file)} - {""}
         raise UserError(
             f"the list {name} is not in {str(self.path)!r} or its folder Flickr8k_text.",
             where="dataset.split",
@@ -75,12 +75,13 @@ class Flickr30k(Config):
 
 
 def _read_captions(root: Path, named: Path | None, usual: Sequence[str]) -> Captions:
-    candidates = [root / named] if named is not None else [root / name for name in usual]
-    found = [path for path in candidates if path.is_file()]
+    if named is not None:
+        return read_captions(root / named)
+    found = [file for name in usual if (file := find_file(root, name, where="dataset.path"))]
     if not found:
         raise UserError(
-            f"found no captions. Looked for {', '.join(str(path) for path in candidates)}.",
-            where="dataset.captions" if named is not None else "dataset.path",
+            f"{str(root)!r} holds no captions. Looked for {', '.join(usual)}.",
+            where="dataset.path",
             fix="Set dataset.captions to the file, relative to dataset.path.",
         )
     captions = read_captions(found[0])

@@ -140,6 +140,23 @@ def open_folder(path: Path, *, where: str) -> Path:
     return folder
 
 
+def find_file(folder: Path, name: str, *, where: str) -> Path | None:
+    """Returns the file of a usual name in ``folder`` (absolute), None if there is none.
+
+    Raises UserError for a link that leads out of the folder: nobody named that file.
+    """
+    try:
+        path = (folder / name).resolve(strict=True)
+        is_file = path.is_file()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{folder / name} cannot be opened: {error}.", where=where, fix="Mend or remove it.") from None
+    if is_file and not path.is_relative_to(folder):
+        raise UserError(f"{folder / name} is a link that leads out of the folder.", where=where, fix="Copy the file.")
+    return path if is_file else None
+
+
 def id_below(folder: str, name: str) -> str | None:
     """Returns the id that ``name``, found in a file of ``folder`` (an id, "" for the root), means.
 

@@ -100,12 +100,21 @@ def test_no_captions_or_two_are_refused(tmp_path: Path) -> None:
     (tmp_path / "images/1.jpg").write_bytes(b"x")
     with pytest.raises(UserError, match=r"dataset\.captions: found no text file with captions"):
         CaptionsFile(path=tmp_path / "images").read()
-    with pytest.raises(UserError, match=r"Looked for .*none\.txt"):
+    with pytest.raises(UserError, match=r"none\.txt: is no file"):
         CaptionsFile(path=tmp_path / "images", captions=Path("none.txt")).read()
     make(tmp_path, [], "one")
     make(tmp_path / "images", [], "one")
     with pytest.raises(UserError, match="there are two"):
         CaptionsFile(path=tmp_path / "images").read()
+
+
+def test_a_link_to_captions_outside_is_not_read(tmp_path: Path) -> None:
+    make(tmp_path, ["photos/data/1.jpg"], "one", name="secret.txt")
+    (tmp_path / "photos/data/captions.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(UserError, match=r"captions\.txt is a link that leads out of the folder"):
+        CaptionsFile(path=tmp_path / "photos/data").read()
+    named = CaptionsFile(path=tmp_path / "photos/data", captions=Path("../../secret.txt"))
+    assert captions(named.read()) == {"1.jpg": "one"}
 
 
 def test_latin_1_stops_the_run(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_class_folders(tmp_path: Path) -> None:
         "train/ship/10.png": ("an image of a ship",),
     }
     assert [(row.id, row.reason) for row in reading.left_out] == [("train/notes.md", "not a picture")]
-    assert reading.notes[0].startswith("No pictures of 8 classes: airplane,")
+    assert reading.notes[0].startswith("No pictures of these classes: airplane,")
     (tmp_path / "train/lion").mkdir()
     (tmp_path / "train/lion/1.png").write_bytes(b"x")
     with pytest.raises(UserError, match="has lion, which is no class of CIFAR-10"):

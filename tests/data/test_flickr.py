@@ -95,8 +95,21 @@ def test_images_and_captions_can_be_named(tmp_path: Path) -> None:
     assert list(captions(named.read())) == ["a.jpg"]
     with pytest.raises(UserError, match=r"dataset\.images: .*Images_22' does not exist\. Did you mean .*Images_224"):
         Flickr8k(path=tmp_path, images=Path("Images_22"), captions=Path("mine.txt")).read()
-    with pytest.raises(UserError, match=r"dataset\.captions: found no captions"):
+    with pytest.raises(UserError, match=r"none\.txt: is no file"):
         Flickr8k(path=tmp_path, captions=Path("none.txt")).read()
+
+
+def test_a_link_to_captions_outside_is_not_read(tmp_path: Path) -> None:
+    make(tmp_path, {"secret.txt": KAGGLE_8K}, ("data/Images/a.jpg",))
+    (tmp_path / "data/captions.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(UserError, match=r"captions\.txt is a link that leads out of the folder"):
+        Flickr8k(path=tmp_path / "data").read()
+
+
+def test_no_captions_are_refused(tmp_path: Path) -> None:
+    make(tmp_path, {}, ("Images/a.jpg",))
+    with pytest.raises(UserError, match=r"holds no captions\. Looked for captions\.txt, Flickr8k\.token\.txt"):
+        Flickr8k(path=tmp_path).read()
 
 
 def test_which_folder_of_photos_must_be_clear(tmp_path: Path) -> None:

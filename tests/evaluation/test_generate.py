@@ -50,25 +50,20 @@ def test_the_picture_is_the_one_that_diffusers_draws(model: SD1Model, model_fold
 
 
 @pytest.mark.parametrize("scheduler", ["", *SCHEDULERS])
-def test_picture_k_is_the_same_alone_and_in_any_batch(model: SD1Model, scheduler: str) -> None:
-    alone = [draw(model, scheduler=scheduler, seed=5 + k, steps=3)[0] for k in range(3)]
-    together = draw(model, scheduler=scheduler, seed=5, count=3, steps=3, batch_size=3)
-    uneven = draw(model, scheduler=scheduler, seed=5, count=3, steps=3, batch_size=2)
-    for k in range(3):
+def test_picture_k_is_the_same_alone_and_in_a_batch(model: SD1Model, scheduler: str) -> None:
+    alone = [draw(model, scheduler=scheduler, seed=5 + k, steps=3)[0] for k in range(2)]
+    together = draw(model, scheduler=scheduler, seed=5, count=2, steps=3, batch_size=2)
+    for k in range(2):
         assert levels(alone[k], together[k]) <= 1
-        assert levels(alone[k], uneven[k]) <= 1
         assert alone[k].settings == together[k].settings
     assert levels(alone[0], alone[1]) > 20
+    assert alone[0].settings.sampler == A1111_NAMES[scheduler or "ddim"]
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_every_sampler_draws_and_tells_its_a1111_name(model: SD1Model, scheduler: str) -> None:
-    (picture,) = draw(model, scheduler=scheduler, steps=3)
-    assert (picture.settings.scheduler, picture.settings.sampler) == (scheduler, A1111_NAMES[scheduler])
-
-
-def test_the_models_own_sampler_is_named_too(model: SD1Model) -> None:
-    assert draw(model)[0].settings.sampler == "DDIM"
+def test_a_count_that_the_batch_does_not_divide_draws_every_picture(model: SD1Model) -> None:
+    alone = [draw(model, seed=5 + k)[0] for k in range(3)]
+    uneven = draw(model, seed=5, count=3, batch_size=2)
+    assert [levels(first, second) <= 1 for first, second in zip(alone, uneven, strict=True)] == [True] * 3
 
 
 def test_prompts_have_the_same_seeds_so_that_they_compare(model: SD1Model) -> None:

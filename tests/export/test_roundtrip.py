@@ -48,6 +48,11 @@ def draw(pipeline: StableDiffusionPipeline) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
+def assert_limner_reads(export: Path, trained: SD1Model, fresh: SD1Model) -> None:
+    load_adapters(fresh.networks, [AdapterRef(export)])
+    assert difference(probe(fresh), probe(trained)).relative < 1e-5
+
+
 @pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
 def lora(request: pytest.FixtureRequest, train: Callable[[Lora], Trained]) -> Trained:
     return train(request.param)
@@ -66,6 +71,7 @@ def test_a_lora_read_by_diffusers_draws_the_trained_picture(
     pipeline.load_lora_weights(tmp_path / "out")
     assert np.abs(draw(pipeline) - draw(model.pipeline())).max() <= 1
     assert np.abs(draw(pipeline) - plain).max() > 10
+    assert_limner_reads(tmp_path / "out", model, fresh_base())
 
 
 def test_a_lora_read_by_peft_predicts_what_was_trained(
@@ -77,17 +83,7 @@ def test_a_lora_read_by_peft_predicts_what_was_trained(
     for part in trainable.parts:
         PeftModel.from_pretrained(fresh.networks[part], tmp_path / "out" / part)
     assert difference(probe(fresh), probe(model)).relative < 1e-5
-
-
-@pytest.mark.parametrize("export", [Diffusers(), Peft()], ids=["diffusers", "peft"])
-def test_limner_reads_its_own_loras(
-    lora: Trained, export: Diffusers | Peft, fresh_base: Callable[[], SD1Model], tmp_path: Path
-) -> None:
-    model, trainable = lora
-    export.write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
-    fresh = fresh_base()
-    load_adapters(fresh.networks, [AdapterRef(tmp_path / "out")])
-    assert difference(probe(fresh), probe(model)).relative < 1e-5
+    assert_limner_reads(tmp_path / "out", model, fresh_base())
 
 
 @pytest.mark.parametrize("method", [Full(), Full(text_encoder=True)], ids=["denoiser", "with text encoder"])

@@ -90,10 +90,10 @@ def test_a_damaged_config_is_an_error(tmp_path: Path, text: str) -> None:
 
 
 def test_a_config_of_many_patterns_takes_no_time(tmp_path: Path) -> None:
-    path = write(tmp_path, r=4, alpha_pattern={"a." * 500 + str(number): 1 for number in range(200)})
+    path = write(tmp_path, r=4, alpha_pattern={"a." * 100 + str(number): 1 for number in range(100)})
     start = time.perf_counter()
-    read_peft_config(path).alpha("a." * 2000 + "b", 4, where="")
-    assert time.perf_counter() - start < 5
+    read_peft_config(path).alpha("a." * 500 + "b", 4, where="")
+    assert time.perf_counter() - start < 2
 
 
 def test_a_rank_that_the_matrices_do_not_have_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from limner.core.rng import example_seed, tensor_stream
 from limner.core.rundir import RunDir, read_metrics
 from limner.data.batch import Visit, visit
 from limner.data.order import Order
-from limner.plan import plan
+from limner.preflight import plan
 from limner.run import finetune
 from tests.numerics.conftest import run_config
 from tests.tiny import save_tiny
