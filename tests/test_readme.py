@@ -89,7 +89,7 @@ def test_the_errors_are_printed_as_shown(user_folder: Path, monkeypatch: pytest.
 
 
 def test_the_plan_is_printed_as_shown(user_folder: Path, monkeypatch: pytest.MonkeyPatch, data_root: Path) -> None:
-    (shown,) = [block for block in blocks("console") if "plan\n" in block]
+    (shown,) = [block for block in blocks("console") if "pictures  " in block]
     command, expected = shown.split("\n", 1)
     words = shlex.split(command.removeprefix("$ ").replace("=photos", f"={data_root / 'flickr8k'}"))
     code, printed = run([*words, "model.path=model"], monkeypatch)
