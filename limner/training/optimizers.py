@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import torch
 
 ParamGroups = Sequence[dict[str, Any]]
-"""What torch's optimizers take: dicts with ``params`` and ``lr``. A config's ``slow_start`` is the number of steps for which
-its updates may be too small for float32."""
+"""What torch's optimizers take: dicts with ``params`` and ``lr``.
+
+A config's ``slow_start`` is the number of steps for which its updates may be too small for float32."""
 
 
 class AdamW(Config):
