@@ -253,7 +253,7 @@ def _draw_samples(config: RunConfig, rundir: RunDir, session: _Session, progress
     samples = config.samples
     with session.tuned_weights(), session.precision.autocast():
         for number, prompt in enumerate(samples.prompts):
-            progress.stage(f"drawing samples at step {step}", number, len(samples.prompts))
+            progress.stage("drawing samples", number, len(samples.prompts))
             request = GenerateRequest(
                 prompts=(prompt,),
                 negative=samples.negative,
@@ -265,7 +265,7 @@ def _draw_samples(config: RunConfig, rundir: RunDir, session: _Session, progress
             )
             for picture in generate(session.model, request):
                 save_picture(picture, folder / f"{number:02d}.png")
-    progress.stage(f"drawing samples at step {step}", len(samples.prompts), len(samples.prompts))
+    progress.stage("drawing samples", len(samples.prompts), len(samples.prompts))
 
 
 def _probe(model: DiffusionModel, precision: Precision) -> Tensor:

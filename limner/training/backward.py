@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from limner.data.batch import Batch
 if TYPE_CHECKING:
     from torch import Tensor
 
-Backward = Callable[[Sequence[Batch]], dict[str, "Tensor"]]
+Backward = Callable[[Sequence[Batch]], dict[str, float]]
 """Adds the gradient of a whole batch, given as micro-batches, to ``.grad``; returns metrics, ``loss`` among them."""
 
 
@@ -19,30 +20,30 @@ def accumulate(per_example: Callable[[Batch], Tensor], scale: Callable[[Tensor],
     """Returns a Backward for losses that are means over examples.
 
     ``per_example`` gives [B] float32. The sum of each micro-batch is divided by the size of the whole batch, so any
-    split gives the gradient of the whole. ``scale`` is the gradient scaler's, or the identity.
+    split gives the gradient of the whole. ``scale`` is the gradient scaler's, or the identity. Raises
+    :class:`NonFiniteError` that names the pictures; the losses are read once per step, since that waits for the GPU.
     """
 
-    def backward(micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
+    def backward(micro_batches: Sequence[Batch]) -> dict[str, float]:
         import torch
 
         count = sum(len(batch) for batch in micro_batches)
-        total = torch.zeros((), dtype=torch.float32)
+        losses = []
         for batch in micro_batches:
-            losses = per_example(batch)
-            _refuse_non_finite(losses, batch)
-            loss = losses.sum() / count
-            scale(loss).backward()
-            total = total.to(loss.device) + loss.detach()
-        return {"loss": total}
+            each = per_example(batch)
+            scale(each.sum() / count).backward()
+            losses.append(each.detach())
+        values: list[float] = torch.cat(losses).tolist()
+        _refuse_non_finite(values, micro_batches)
+        return {"loss": sum(values) / count}
 
     return backward
 
 
-def _refuse_non_finite(losses: Tensor, batch: Batch) -> None:
-    finite = losses.detach().isfinite().tolist()
-    bad = [
-        f"{name} ({caption!r})" for name, caption, ok in zip(batch.ids, batch.captions, finite, strict=True) if not ok
-    ]
+def _refuse_non_finite(losses: Sequence[float], micro_batches: Sequence[Batch]) -> None:
+    visits = [visit for batch in micro_batches for visit in zip(batch.ids, batch.captions, strict=True)]
+    pairs = zip(visits, losses, strict=True)
+    bad = [f"{name} ({caption!r})" for (name, caption), loss in pairs if not math.isfinite(loss)]
     if bad:
         raise NonFiniteError(
             f"the loss of {', '.join(bad)} is not a finite number; the weights were not updated.",

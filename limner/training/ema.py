@@ -29,14 +29,13 @@ class Ema:
     @contextlib.contextmanager
     def in_place_of(self, params: Mapping[str, nn.Parameter]) -> Iterator[None]:
         """Puts the averages into the model for as long as the context lasts."""
-        trained = {name: parameter.detach().clone() for name, parameter in params.items()}
-        _copy(self.averages, params)
+        self._exchange(params)
         try:
             yield
         finally:
-            _copy(trained, params)
+            self._exchange(params)
 
-
-def _copy(values: Mapping[str, Tensor], params: Mapping[str, nn.Parameter]) -> None:
-    for name, parameter in params.items():
-        parameter.data.copy_(values[name])
+    def _exchange(self, params: Mapping[str, nn.Parameter]) -> None:
+        """Lets parameters and averages change places; nothing is copied."""
+        for name, parameter in params.items():
+            parameter.data, self.averages[name] = self.averages[name], parameter.data

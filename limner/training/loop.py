@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def train(
         skipped = _update(state, norm, micro_batches)
         yield StepReport(
             step=state.step,
-            loss=float(metrics["loss"]),
+            loss=metrics["loss"],
             lr=state.optimizer.param_groups[0]["lr"],
             grad_norm=norm,
             seconds=time.perf_counter() - started,
@@ -118,7 +119,7 @@ def _clip(params: dict[str, nn.Parameter], max_grad_norm: float) -> float:
 
 def _update(state: TrainState, norm: float, micro_batches: Sequence[Batch]) -> bool:
     """Updates the weights, or lets fp16's scaler lower its scale; returns whether the update was skipped."""
-    finite = norm == norm and abs(norm) != float("inf")
+    finite = math.isfinite(norm)
     if not finite and (state.scaler is None or state.skipped >= MAX_SKIPPED):
         names = ", ".join(name for batch in micro_batches for name in batch.ids)
         raise NonFiniteError(
