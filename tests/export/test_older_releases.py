@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -44,6 +45,13 @@ def older_python(request: pytest.FixtureRequest) -> Path:
     named = os.environ.get("LIMNER_OLD_ENV")
     cache = request.config.cache
     folder = Path(named) if named or cache is None else Path(cache.mkdir("limner-older-releases"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "limner-lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the tests of several processes share it
+        return _older_environment(folder)
+
+
+def _older_environment(folder: Path) -> Path:
     python, ready = folder / "bin" / "python", folder / "limner-ready"
     wanted = "\n".join(TORCH + OLDER)
     if not (ready.is_file() and ready.read_text() == wanted):
