@@ -126,7 +126,7 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
     for notice in model.notices:
         progress.warn(notice)
     identity = _identity(config, ledger, model, steps)
-    model.to(precision.device, precision.dtype)
+    model.to(precision.device, precision.dtype, float32=config.method.float32_parts(model))
     trainable = config.method.apply(model, seed=config.seed)
     if config.train.gradient_checkpointing:
         model.checkpoint_gradients()

@@ -136,3 +136,12 @@ def test_steps_epochs_and_steps_per_picture_agree(model: Path, pictures: Path, t
     assert steps(epochs=3) == 4  # 12 visits in batches of 3
     assert steps(epochs=2.5) == 4  # 10 visits, rounded up
     assert steps(steps_per_picture=100) == 400
+
+
+def test_full_training_in_bf16_begins_with_the_base_s_own_weights(model: Path, pictures: Path, tmp_path: Path) -> None:
+    train = {"steps": 3, "precision": "bf16", "keep_checkpoints": 9, "ema_decay": None}
+    config = run_config(model, pictures, tmp_path / "run", method={"kind": "full"}, train=train)
+    limner.finetune(config)
+    start = load_file(RunDir(config.out).checkpoint(0) / "weights.safetensors")
+    base = load_file(model / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(start[f"unet.{name}"], value) for name, value in base.items())

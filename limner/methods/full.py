@@ -23,8 +23,12 @@ class Full(Config):
     text_encoder_lr_scale: float = Field(default=1.0, gt=0)
     """Learning rate of the text encoder as a multiple of optimizer.lr."""
 
+    def float32_parts(self, model: DiffusionModel) -> tuple[str, ...]:
+        """Returns the networks that must not be put into half precision: rounding would be where training begins."""
+        return ("unet", *model.text_encoders) if self.text_encoder else ("unet",)
+
     def apply(self, model: DiffusionModel, *, seed: int) -> Trainable:
-        """Makes the weights trainable, in float32. ``seed`` is not needed: nothing new is made."""
+        """Makes the weights trainable. ``seed`` is not needed: nothing new is made."""
         params = _unfreeze(model.denoiser, "unet")
         if self.text_encoder:
             for part, encoder in model.text_encoders.items():
@@ -37,6 +41,7 @@ class Full(Config):
 def _unfreeze(network: nn.Module, part: str) -> dict[str, nn.Parameter]:
     import torch
 
-    network.to(torch.float32)  # half-precision weights would swallow small updates
     network.requires_grad_(True)
+    if any(parameter.dtype != torch.float32 for parameter in network.parameters()):
+        raise ValueError(f"{part} is in half precision already, which has rounded its weights: see float32_parts")
     return {f"{part}.{name}": parameter for name, parameter in network.named_parameters()}

@@ -41,6 +41,10 @@ class Lora(Config):
     text_encoder_lr_scale: float = Field(default=1.0, gt=0)
     """Learning rate of the text encoder as a multiple of optimizer.lr."""
 
+    def float32_parts(self, model: DiffusionModel) -> tuple[str, ...]:
+        """Returns the networks that must not be put into half precision: none, the adapters have their own format."""
+        return ()
+
     def apply(self, model: DiffusionModel, *, seed: int) -> Trainable:
         """Adds the adapters, float32, to the model; ``seed`` decides their first values."""
         params = self._add(model.denoiser, "unet", self.targets, "method.targets", seed)

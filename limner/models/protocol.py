@@ -60,8 +60,8 @@ class DiffusionModel(Protocol):
     def notices(self) -> tuple[str, ...]:
         """What a person should be told about the files and settings, a sentence each."""
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Moves the networks; the autoencoder stays in float32, since in half precision it overflows."""
+    def to(self, device: torch.device, dtype: torch.dtype, *, float32: Collection[str] = ()) -> None:
+        """Moves the networks; those named in ``float32`` keep it, and so does the autoencoder, which would overflow."""
 
     def train_mode(self, parts: Collection[str]) -> None:
         """Puts the networks named in ``parts`` into training mode and the others into evaluation mode."""

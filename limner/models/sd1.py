@@ -186,14 +186,13 @@ class SD1Model:
     def token_limit(self) -> int:
         return int(self.tokenizer.model_max_length)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Moves the networks; the autoencoder stays in float32, since in half precision it overflows."""
+    def to(self, device: torch.device, dtype: torch.dtype, *, float32: Collection[str] = ()) -> None:
+        """Moves the networks; those named in ``float32`` keep it, and so does the autoencoder, which would overflow."""
         import torch
         from torch import nn
 
-        nn.Module.to(self.unet, device, dtype)
-        nn.Module.to(self.text_encoder, device, dtype)
-        nn.Module.to(self.vae, device, torch.float32)
+        for name, network in self.networks.items():
+            nn.Module.to(network, device, torch.float32 if name == "vae" or name in float32 else dtype)
 
     def train_mode(self, parts: Collection[str]) -> None:
         """Puts the networks named in ``parts`` into training mode and the others into evaluation mode."""

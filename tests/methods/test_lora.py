@@ -67,7 +67,6 @@ def test_trained_weights_are_float32_on_a_base_in_half_precision(model: SD1Model
     trainable = Lora().apply(model, seed=0)
     assert {p.dtype for p in trainable.params.values()} == {torch.float32}
     assert model.unet.conv_in.weight.dtype == torch.bfloat16
-    assert {p.dtype for p in Full().apply(model, seed=0).params.values()} == {torch.float32}
 
 
 def test_a_target_that_matches_nothing_is_an_error_even_beside_one_that_matches(model: SD1Model) -> None:
@@ -89,3 +88,17 @@ def test_full_trains_the_denoiser_and_the_text_encoder_only_if_asked(model: SD1M
     assert trainable.parts == ("unet", "text_encoder")
     assert trainable.lr_scales == {"text_encoder": 0.1}
     assert not any(p.requires_grad for p in model.vae.parameters())
+
+
+def test_weights_that_half_precision_has_rounded_are_not_trained(model: SD1Model) -> None:
+    model.to(torch.device("cpu"), torch.bfloat16)
+    with pytest.raises(ValueError, match="half precision already"):
+        Full().apply(model, seed=0)
+
+
+def test_a_full_method_keeps_what_it_trains_in_float32(model: SD1Model) -> None:
+    method = Full(text_encoder=True)
+    before = {name: value.clone() for name, value in model.unet.state_dict().items()}
+    model.to(torch.device("cpu"), torch.bfloat16, float32=method.float32_parts(model))
+    trainable = method.apply(model, seed=0)
+    assert all(torch.equal(trainable.params[f"unet.{name}"], value) for name, value in before.items())
