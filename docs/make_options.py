@@ -27,6 +27,8 @@ def config_classes(annotation: Any) -> list[type[Config]]:
 
 def type_name(annotation: Any) -> str:
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return type_name(inner[0])
     if origin is typing.Literal:
         return " or ".join(f"`{value}`" for value in inner)
     if origin in (typing.Union, types.UnionType):

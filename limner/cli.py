@@ -48,12 +48,12 @@ def train(
 ) -> None:
     """Fine-tune a model: limner train RECIPE.yaml [key=value ...]"""
     from limner.config import load_recipe
-
-    config, origins = load_recipe(recipe, overrides or [])
     from limner.console import JsonProgress
-    from limner.run import finetune
 
     with _progress(json_lines) as progress:
+        config, origins = load_recipe(recipe, overrides or [])
+        from limner.run import finetune
+
         result = finetune(config, resume=resume, progress=progress, origins=origins)
         if isinstance(progress, JsonProgress):
             progress.event("result", result.as_dict())
@@ -73,12 +73,12 @@ def _exit_if_stopped(result: RunResult) -> None:
 def check(recipe: Recipe, overrides: Overrides = None, json_lines: Json = False) -> None:
     """Show everything that can be known before training; trains nothing."""
     from limner.config import load_recipe
-
-    config, _ = load_recipe(recipe, overrides or [])
     from limner.console import JsonProgress
-    from limner.preflight import plan
 
     with _progress(json_lines) as progress:
+        config, _ = load_recipe(recipe, overrides or [])
+        from limner.preflight import plan
+
         planned = plan(config, progress=progress)
         progress.table("plan", planned.rows)
         if isinstance(progress, JsonProgress):
@@ -108,8 +108,10 @@ def generate(
     json_lines: Json = False,
 ) -> None:
     """Draw pictures with a model and any number of adapters."""
+    from limner.console import JsonProgress
     from limner.drawing import draw
 
+    paths: list[str] = []
     with _progress(json_lines) as progress:
         for path in draw(
             model=model,
@@ -126,7 +128,11 @@ def generate(
             out=out,
             progress=progress,
         ):
-            progress.say(str(path))
+            paths.append(str(path))
+            if not json_lines:
+                print(path)  # the result: on standard output
+        if isinstance(progress, JsonProgress):
+            progress.event("result", {"pictures": paths})
 
 
 @app.command()
@@ -182,9 +188,12 @@ def _progress(json_lines: bool) -> Iterator[JsonProgress | TerminalProgress]:
     with JsonProgress() if json_lines else TerminalProgress() as progress:
         try:
             yield progress
-        except UserError as error:
-            if isinstance(progress, JsonProgress):
+        except (UserError, OSError) as error:
+            if isinstance(progress, JsonProgress) and not isinstance(error, BrokenPipeError):
                 progress.event("error", {"text": str(error)})
+            raise
+        except KeyboardInterrupt:
+            progress.say("stopped")
             raise
 
 

@@ -12,6 +12,7 @@ from limner.core.config import Config, Origins, read_recipe, validate
 from limner.core.errors import ConfigError
 from limner.data import DatasetConfig
 from limner.data.buckets import ImageConfig
+from limner.evaluation.samples import Samples
 from limner.export import ExportConfig
 from limner.methods import MethodConfig
 from limner.models import ModelConfig
@@ -63,27 +64,6 @@ class Train(Config):
         if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} is more than batch_size {self.batch_size}.")
         return self
-
-
-class Samples(Config):
-    """Pictures that are drawn while the run goes on, always from the same prompts and seeds."""
-
-    prompts: tuple[str, ...] = ()
-    """One picture per prompt; none are drawn without a prompt."""
-    every: int | None = Field(default=None, ge=1)
-    """Optimizer steps between samples. They are drawn before the first step and after the last in any case."""
-    negative: str = ""
-    """What the pictures should not show."""
-    steps: int = Field(default=20, ge=1, le=1000)
-    """Denoising steps."""
-    guidance: float = Field(default=7.5, ge=0)
-    """Guidance scale; 1 is none."""
-    scheduler: str = "ddim"
-    """Name of the sampler; empty is the model's own."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the first prompt; the next has the next seed."""
-    size: tuple[int, int] | None = None
-    """Width and height in pixels; unset: the square of images.resolution."""
 
 
 class Cache(Config):

@@ -13,13 +13,11 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    SpinnerColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 PLAIN_WIDTH = 120
@@ -34,14 +32,11 @@ class TerminalProgress:
         width = None if sys.stderr.isatty() else PLAIN_WIDTH
         self.console = Console(stderr=True, highlight=False, width=width)
         self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[numbers]}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(elapsed_when_finished=True, table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.fields[numbers]}", markup=False, table_column=Column(no_wrap=True, overflow="crop")),
             console=self.console,
             transient=False,
             disable=not self.console.is_terminal,
@@ -79,7 +74,7 @@ class TerminalProgress:
 
     def step(self, line: Mapping[str, Any], steps: int) -> None:
         """Moves the bar of the training; elsewhere prints a line now and then."""
-        numbers = f"loss {line['loss']:.4f}  {line['images_per_second']:.2f} images/s  lr {line['lr']:.2e}"
+        numbers = f"loss {line['loss']:.4f} {line['images_per_second']:.2f} images/s lr {line['lr']:.2e}"
         self._bar("training", line["step"], steps, numbers)
         if not self.console.is_terminal:
             now = time.monotonic()

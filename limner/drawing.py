@@ -9,6 +9,8 @@ from pathlib import Path
 from limner.core.config import validate
 from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
+from limner.core.rundir import RunDir
+from limner.models.schedulers import check_scheduler_name
 from limner.training.precision import PrecisionName
 
 
@@ -36,6 +38,11 @@ def draw(
     """
     progress = progress or Silent()
     wanted = parse_size(size)
+    check_scheduler_name(scheduler, where="--scheduler")
+    if out.exists() and not out.is_dir():
+        raise UserError(
+            f"{str(out)!r} is no folder.", where="--out", fix="Name a folder; it is made if it is not there."
+        )
     from limner.evaluation.generate import GenerateRequest, generate
     from limner.evaluation.picture import save_numbered
     from limner.models.adapters import load_adapters, parse_adapter
@@ -43,6 +50,9 @@ def draw(
     from limner.training.precision import choose_device, choose_precision
 
     chosen = choose_precision(precision, choose_device(device))
+    exported = RunDir(Path(model)).export / "diffusers"  # a run folder stands for the model that it trained
+    if RunDir(Path(model)).status.is_file() and (exported / "model_index.json").is_file():
+        model = str(exported)
     loaded = validate(SD1, {"path": model}, where="--model").load()
     loaded.to(chosen.device, chosen.dtype)
     on_model = load_adapters(loaded.networks, [parse_adapter(text) for text in adapters])

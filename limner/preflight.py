@@ -12,6 +12,8 @@ from limner.config import RunConfig
 from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
 from limner.data.ledger import Ledger, survey
+from limner.models.schedulers import check_scheduler_name
+from limner.training.precision import choose_device
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,44 @@ class Plan:
 def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     """Reads the data and the tokenizer, trains nothing. Raises UserError for whatever would stop the run."""
     progress = progress or Silent()
+    _check_places(config)
+    choose_device(config.train.device)
     counter = config.model.token_counter()
+    _check_samples(config, counter.size_multiple)
     ledger = _survey(config, counter.count, counter.limit, progress)
     _check_sizes(config, ledger, counter.size_multiple)
+    for prompt, tokens in zip(config.samples.prompts, counter.count(config.samples.prompts), strict=True):
+        if tokens > counter.limit:
+            progress.warn(f"the sample prompt {prompt!r} has {tokens} tokens; {counter.limit} are read")
     steps, epochs = length(config, ledger)
     rows = (*ledger.summary(), *_length_rows(config, ledger, steps, epochs))
     return Plan(ledger, steps, epochs, rows)
+
+
+def _check_places(config: RunConfig) -> None:
+    """Refuses a run folder that is no folder, or that lies among the pictures: its samples would be trained on."""
+    if config.out.exists() and not config.out.is_dir():
+        raise UserError(f"{str(config.out)!r} is no folder.", where="out", fix="Choose another.")
+    dataset = config.dataset.model_dump()
+    for key in ("path", "class_path"):
+        place = dataset.get(key)
+        if isinstance(place, Path) and config.out.resolve().is_relative_to(place.resolve()):
+            raise UserError(
+                f"{str(config.out)!r} lies in dataset.{key}: samples of the run would be taken for pictures of yours.",
+                where="out",
+                fix="Choose a folder beside the pictures.",
+            )
+
+
+def _check_samples(config: RunConfig, multiple: int) -> None:
+    check_scheduler_name(config.samples.scheduler, where="samples.scheduler")
+    for side in config.samples.size or ():
+        if side % multiple or side < multiple:
+            raise UserError(
+                f"{side} is no multiple of {multiple}, as the sides of this model's pictures are.",
+                where="samples.size",
+                fix=f"The nearest is {max(multiple, round(side / multiple) * multiple)}.",
+            )
 
 
 def length(config: RunConfig, ledger: Ledger) -> tuple[int, float]:
@@ -77,7 +111,7 @@ def _survey(
         count_tokens=count_tokens,
         token_limit=token_limit,
         cache=cache_folder(config),
-        on_progress=lambda done, total: progress.stage("reading pictures", done, total),
+        on_progress=lambda done, total: progress.stage("pictures", done, total),
     )
     _check_trigger_word(config, ledger)
     return ledger

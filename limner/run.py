@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from limner.config import RunConfig
 from limner.core.config import Origins, to_yaml
-from limner.core.errors import UserError
+from limner.core.errors import NonFiniteError, UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_json
 from limner.data.ledger import Ledger, Prepared, write_ledger
 from limner.models.protocol import DiffusionModel
 from limner.preflight import cache_folder, plan
+from limner.training.backward import REMEDY
+from limner.training.checkpoint import load_checkpoint, prune_checkpoints, save_checkpoint
 from limner.training.environment import describe_environment, refuse_several_processes
 from limner.training.loggers import loggers
-from limner.training.stop import graceful_stop
+from limner.training.stop import graceful_stop, terminated_as_interrupted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +77,7 @@ def finetune(
     rundir = RunDir(config.out)
     refuse_several_processes()
     _refuse_overwriting(rundir, resume)
-    with rundir.locked(), reported(rundir) as status:
+    with terminated_as_interrupted(), rundir.locked(), reported(rundir) as status:
         session = _prepare(config, rundir, progress)
         if resume:
             _continue(session, rundir, progress)
@@ -88,6 +91,7 @@ def finetune(
             return RunResult(config.out, step, session.steps, loss, None, interrupted=interrupted)
         with session.tuned_weights():
             change = _prove_change(session)
+            prune_checkpoints(rundir, keep=config.train.keep_checkpoints)
             exports = _export(config, rundir, session, progress)
         status.write("finished")
         return RunResult(config.out, step, session.steps, loss, change, exports)
@@ -121,7 +125,7 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
     ledger, steps = planned.ledger, planned.steps
     progress.table("plan", planned.rows)
     precision = choose_precision(config.train.precision, choose_device(config.train.device))
-    progress.stage("loading the model", 0, 1)
+    progress.stage("model", 0, 1)
     model = config.model.load()
     for notice in model.notices:
         progress.warn(notice)
@@ -130,7 +134,7 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
     trainable = config.method.apply(model, seed=config.seed)
     if config.train.gradient_checkpointing:
         model.checkpoint_gradients()
-    progress.stage("loading the model", 1, 1)
+    progress.stage("model", 1, 1)
     progress.say(
         f"training {trainable.count():,} numbers in {len(trainable.params)} tensors ({', '.join(trainable.parts)}) "
         f"on {precision.device}, {precision.name}"
@@ -194,7 +198,6 @@ def _train(
     config: RunConfig, rundir: RunDir, session: _Session, status: RunStatus, progress: Progress
 ) -> tuple[list[float], int | None]:
     """Takes the steps that are left; returns their losses, and the signal that ended them early if one did."""
-    from limner.training.checkpoint import save_checkpoint
     from limner.training.loop import train
     from limner.training.proof import LearningProof
 
@@ -209,10 +212,9 @@ def _train(
         scale=(lambda loss: loss) if scaler is None else scaler.scale,
     )
     losses: list[float] = []
-    save_checkpoint(rundir, state, session.identity, keep=config.train.keep_checkpoints)  # a full disk shows now
+    save_checkpoint(rundir, state, session.identity)  # before the first step: a full disk shows now
     with loggers(rundir, step=state.step, tensorboard=config.tensorboard) as log, graceful_stop() as stop:
-        if state.step == 0:
-            _draw_samples(config, rundir, session, progress)
+        _draw_samples(config, rundir, session, progress)
         session.model.train_mode(session.trainable.parts)
         for report in train(
             state,
@@ -226,46 +228,34 @@ def _train(
             if not report.skipped:
                 proof.after_update()
                 losses.append(report.loss)
-            log(report.as_line())
+            log.write(report.as_line())
+            prune_checkpoints(rundir, keep=config.train.keep_checkpoints)  # the newest has proved good by this step
             progress.step(report.as_line(), steps)
             status.at(state.step, steps)
             if stop.signal is not None or state.step == steps or state.step % config.train.save_every == 0:
-                save_checkpoint(rundir, state, session.identity, keep=config.train.keep_checkpoints)
+                log.sync()
+                save_checkpoint(rundir, state, session.identity)
             if stop.signal is not None:
                 return losses, stop.signal
-            every = config.samples.every
-            if state.step == steps or (every is not None and state.step % every == 0):
-                _draw_samples(config, rundir, session, progress)
+            _draw_samples(config, rundir, session, progress)
         if losses and not proof.done:
             progress.warn("the run was too short to prove that every tensor moves")
     return losses, None
 
 
 def _draw_samples(config: RunConfig, rundir: RunDir, session: _Session, progress: Progress) -> None:
-    from limner.evaluation.generate import GenerateRequest, generate
-    from limner.evaluation.picture import save_picture
-
-    if not config.samples.prompts:
-        return
+    """Draws the samples of the step that the run is at, if any are due and not there."""
     step = session.state.step
     folder = rundir.samples / f"step_{step:06d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    samples = config.samples
+    if not config.samples.due(step, session.steps) or config.samples.drawn(folder):
+        return
     with session.tuned_weights(), session.precision.autocast():
-        for number, prompt in enumerate(samples.prompts):
-            progress.stage("drawing samples", number, len(samples.prompts))
-            request = GenerateRequest(
-                prompts=(prompt,),
-                negative=samples.negative,
-                seed=samples.seed + number,
-                steps=samples.steps,
-                guidance=samples.guidance,
-                scheduler=samples.scheduler,
-                size=samples.size or (config.images.resolution, config.images.resolution),
-            )
-            for picture in generate(session.model, request):
-                save_picture(picture, folder / f"{number:02d}.png")
-    progress.stage("drawing samples", len(samples.prompts), len(samples.prompts))
+        config.samples.draw(
+            session.model,
+            folder,
+            square=config.images.resolution,
+            on_progress=lambda done, total: progress.stage("samples", done, total),
+        )
 
 
 def _probe(model: DiffusionModel, precision: Precision) -> Tensor:
@@ -278,7 +268,9 @@ def _probe(model: DiffusionModel, precision: Precision) -> Tensor:
 def _prove_change(session: _Session) -> float:
     """Returns how far the prediction moved from the base model's; raises if it did not move at all."""
     change = float((_probe(session.model, session.precision) - session.base_prediction).abs().max())
-    if not change > 0:
+    if not math.isfinite(change):
+        raise NonFiniteError("the trained model's prediction is not finite: training has ruined it.", fix=REMEDY)
+    if change == 0:
         raise UserError(
             "the trained weights do not change the model's prediction at all.",
             where="proof of learning",
@@ -305,13 +297,13 @@ def _export(config: RunConfig, rundir: RunDir, session: _Session, progress: Prog
         private=config.private,
     )
     for number, export in enumerate(exports):
-        progress.stage("writing and reading back", number, len(exports))
+        progress.stage("exports", number, len(exports))
         result = export.write(
             session.model, session.trainable, rundir.export / export.kind, metadata, fresh_base=config.model.load
         )
         results.append(result)
         progress.say(f"{result.path}: read back by {result.reader}, largest difference {result.max_error:.1e}")
-    progress.stage("writing and reading back", len(exports), len(exports))
+    progress.stage("exports", len(exports), len(exports))
     return tuple(results)
 
 
@@ -344,8 +336,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _continue(session: _Session, rundir: RunDir, progress: Progress) -> None:
     """Loads the newest whole checkpoint into the session."""
-    from limner.training.checkpoint import load_checkpoint
-
     folder = rundir.checkpoint(rundir.checkpoint_steps()[-1])
     load_checkpoint(folder, session.state, session.identity)
     progress.say(f"continuing from {folder}")
@@ -355,14 +345,25 @@ def _continue(session: _Session, rundir: RunDir, progress: Progress) -> None:
             where=str(folder),
             fix="Raise train.steps.",
         )
-    before = json.loads(rundir.environment.read_text(encoding="utf-8")) if rundir.environment.exists() else {}
+    before = _environment_before(rundir)
     changed = [
-        f"{key} {before.get(key)} -> {value}" for key, value in session.environment.items() if before.get(key) != value
+        f"{key} {before.get(key, 'unknown')} -> {value}"
+        for key, value in session.environment.items()
+        if before.get(key) != value
     ]
     if changed:
         progress.warn(
             "not bit for bit the run that it would have been, since the machine changed: " + ", ".join(changed)
         )
+
+
+def _environment_before(rundir: RunDir) -> dict[str, Any]:
+    """Returns the environment of the run so far; empty where its file is gone or damaged."""
+    try:
+        found = json.loads(rundir.environment.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _refuse_overwriting(rundir: RunDir, resume: bool) -> None:

@@ -26,7 +26,12 @@ class Config(BaseModel):
     """A frozen set of choices. Unknown keys are refused; the string below a field documents it."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        protected_namespaces=(),
     )
 
 

@@ -14,7 +14,9 @@ class UserError(Exception):
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         self.what, self.where, self.fix = what, where, fix
-        super().__init__(f"{where}: {what} {fix}".strip() if where else f"{what} {fix}".strip())
+        glue = "\n" if "\n" in what else " "  # a list of findings ends its own last line
+        text = f"{what.rstrip()}{glue}{fix}".strip()
+        super().__init__(f"{where}: {text}" if where else text)
 
 
 class ConfigError(UserError):

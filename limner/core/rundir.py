@@ -119,6 +119,12 @@ class MetricsLog:
     def __init__(self, path: Path, *, keep_to_step: int) -> None:
         """Opens the log and drops what stands after ``keep_to_step``: those steps will be taken again."""
         kept = [line for line in read_metrics(path) if line["step"] <= keep_to_step]
+        if [line["step"] for line in kept] != list(range(1, keep_to_step + 1)):
+            raise UserError(
+                f"does not hold the steps 1 to {keep_to_step} that were taken.",
+                where=str(path),
+                fix="It was changed or lost: bring it back, or start again with another out=...",
+            )
         write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file: IO[str] = path.open("a", encoding="utf-8")
 
@@ -127,10 +133,14 @@ class MetricsLog:
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
-        """Writes the log through to the disk and closes it."""
+    def sync(self) -> None:
+        """Writes the log through to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Writes the log through to the disk and closes it."""
+        self.sync()
         self._file.close()
 
 
@@ -138,8 +148,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Returns the whole lines of a metrics.jsonl; a last line that a kill cut short is left out."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    metrics = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            values = None
+        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+            raise UserError("is damaged.", where=f"{path}:{number}", fix="Mend or remove that line.")
+        metrics.append(values)
+    return metrics
 
 
 @dataclass
@@ -152,7 +171,7 @@ class RunStatus:
     _written: float = 0.0
 
     def write(self, state: str, message: str = "") -> None:
-        """Writes it now; ``state`` is running, finished, stopped or failed."""
+        """Writes it now; ``state`` is starting, running, finished, stopped or failed."""
         self._written = time.monotonic()
         value = {"state": state, "step": self.step, "steps": self.steps, "pid": os.getpid(), "message": message}
         write_json(self.path, {**value, "time": time.time()})
@@ -166,11 +185,20 @@ class RunStatus:
 
 @contextlib.contextmanager
 def reported(rundir: RunDir) -> Iterator[RunStatus]:
-    """Gives the status of a run, and marks the run as failed if an error leaves the block."""
+    """Gives the status of a run, and says what became of the run if an error or a signal leaves the block.
+
+    A run that was refused before it began (its status still has no steps) gets its old status back.
+    """
+    before = rundir.status.read_bytes() if rundir.status.exists() else None
     status = RunStatus(rundir.status)
-    status.write("running")
+    status.write("starting")
     try:
         yield status
     except BaseException as error:
-        status.write("failed", str(error) or type(error).__name__)
+        if before is not None and status.steps == 0:
+            write_atomic(rundir.status, before)
+        elif isinstance(error, Exception):
+            status.write("failed", str(error) or type(error).__name__)
+        else:
+            status.write("stopped")
         raise

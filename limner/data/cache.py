@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from limner.core.errors import UserError
 from limner.core.rundir import write_atomic
 
 if TYPE_CHECKING:
@@ -88,9 +89,16 @@ class TensorCache:
         if self.folder is None:
             return
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         body = save(tensors)
-        write_atomic(path, body + zlib.crc32(body).to_bytes(4, "big"), durable=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, body + zlib.crc32(body).to_bytes(4, "big"), durable=False)
+        except OSError as error:
+            raise UserError(
+                f"{str(self.folder)!r} cannot be written: {error.strerror}.",
+                where="cache.folder",
+                fix="Make room, name another folder, or set cache.latents and cache.captions to false.",
+            ) from None
 
 
 def _bytes(tensors: dict[str, Tensor]) -> int:

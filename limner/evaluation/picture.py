@@ -107,7 +107,11 @@ def save_numbered(picture: Picture, folder: Path) -> Path:
             (folder / name).touch(exist_ok=False)  # reserves the name against another process
         except FileExistsError:
             continue
-        return save_picture(picture, folder / name)
+        try:
+            return save_picture(picture, folder / name)
+        except BaseException:
+            (folder / name).unlink()
+            raise
 
 
 def a1111_text(settings: PictureSettings) -> str:

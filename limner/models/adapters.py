@@ -108,7 +108,11 @@ def _files_of_run(run: RunDir) -> list[Path]:
         files = _files_in(folder)
         if files:
             return files
-    raise UserError("has no exported LoRA yet.", where=str(run.path), fix="Let the run finish, or export it.")
+    if (run.export / "diffusers" / "model_index.json").is_file():
+        raise UserError(
+            "is a run that trained a whole model, no LoRA.", where=str(run.path), fix="Use it as the model: --model."
+        )
+    raise UserError("has no exported LoRA yet.", where=str(run.path), fix="Let the run finish.")
 
 
 # --------------------------------------------------------------------------------------------- names to the layers

@@ -119,24 +119,29 @@ def _unusable(what: str, fix: str) -> UserError:
     )
 
 
+def check_scheduler_name(name: str, *, where: str) -> None:
+    """Raises UserError with a suggestion where ``name`` is neither "" nor one of the samplers."""
+    if name and name not in SCHEDULERS:
+        close = difflib.get_close_matches(name, SCHEDULERS, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(SCHEDULERS)}."
+        raise UserError(f"{name!r} is no sampler.", where=where, fix=hint)
+
+
 def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """Returns a new diffusers scheduler over the model's noise process; ``name`` "" is the model's own.
 
     ``config`` is the model's scheduler_config.json.
     """
+    check_scheduler_name(name, where="scheduler")
     noise = noise_settings(config)
     if name == "":
         class_name = str(config["_class_name"])
         settings = {**config, **_LATENT_SPACE}
-    elif name in SCHEDULERS:
+    else:
         class_name = SCHEDULERS[name]
         settings = {"set_alpha_to_one": False, **noise, **_SETTINGS.get(name, {}), **_LATENT_SPACE}
         if "timestep_spacing" in config:
             settings["timestep_spacing"] = config["timestep_spacing"]
-    else:
-        close = difflib.get_close_matches(name, SCHEDULERS, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(SCHEDULERS)}."
-        raise UserError(f"{name!r} is no sampler.", where="scheduler", fix=hint)
     accepted = _parameters(class_name)
     _refuse_misfit(name or class_name, class_name, noise, accepted)
     return _scheduler_class(class_name)(**{key: value for key, value in settings.items() if key in accepted})

@@ -12,6 +12,10 @@ from limner.data.batch import Batch
 if TYPE_CHECKING:
     from torch import Tensor
 
+REMEDY = (
+    "Look at these pictures; then start again with another out=... and a lower optimizer.lr, or with train.precision: "
+    "bf16 or fp32. The checkpoints that were written stay."
+)
 Backward = Callable[[Sequence[Batch]], dict[str, float]]
 """Adds the gradient of a whole batch, given as micro-batches, to ``.grad``; returns metrics, ``loss`` among them."""
 
@@ -47,6 +51,5 @@ def _refuse_non_finite(losses: Sequence[float], micro_batches: Sequence[Batch]) 
     if bad:
         raise NonFiniteError(
             f"the loss of {', '.join(bad)} is not a finite number; the weights were not updated.",
-            fix="Lower optimizer.lr, use train.precision: bf16 or fp32, and look at these pictures. "
-            "The last checkpoint is whole: continue from it with --resume.",
+            fix=REMEDY,
         )

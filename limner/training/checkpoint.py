@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limner.core.errors import UserError
+from limner.core.errors import NonFiniteError, UserError
 from limner.core.rundir import RunDir, write_json
+from limner.training.backward import REMEDY
 from limner.training.loop import TrainState
 
 if TYPE_CHECKING:
@@ -34,17 +35,21 @@ class Checkpoint:
     """The trained tensors by name; the averaged ones where the run kept an average."""
 
 
-def save_checkpoint(rundir: RunDir, state: TrainState, identity: Identity, *, keep: int) -> Path:
-    """Writes the checkpoint of the step that ``state`` is at, then removes all but the newest ``keep``.
+def save_checkpoint(rundir: RunDir, state: TrainState, identity: Identity) -> Path:
+    """Writes the checkpoint of the step that ``state`` is at; one that is there already is left as it is.
 
-    A checkpoint of that step that is there already is left as it is. Raises UserError where the disk is full; the
-    checkpoints before it stay whole.
+    Raises NonFiniteError where a weight is not finite, and UserError where the disk is full; the checkpoints before it
+    stay whole.
     """
     folder = rundir.checkpoint(state.step)
     if folder.exists():
         return folder
+    spoilt = [name for name, parameter in state.params.items() if not bool(parameter.detach().isfinite().all())]
+    if spoilt:
+        raise NonFiniteError(f"step {state.step}: weights are not finite, the first is {spoilt[0]}.", fix=REMEDY)
+    for rest in rundir.checkpoints.glob(".step_*"):  # what a kill left of writing or removing one
+        shutil.rmtree(rest)
     part = rundir.checkpoints / f".{folder.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         _write(part, state, identity)
@@ -57,9 +62,15 @@ def save_checkpoint(rundir: RunDir, state: TrainState, identity: Identity, *, ke
             where=str(rundir.checkpoints),
             fix="Make room on the disk and continue with --resume; the checkpoints before it are whole.",
         ) from None
-    for step in rundir.checkpoint_steps()[:-keep]:
-        shutil.rmtree(rundir.checkpoint(step))
     return folder
+
+
+def prune_checkpoints(rundir: RunDir, *, keep: int) -> None:
+    """Removes all but the newest ``keep`` checkpoints; to be called after a good step, which proves the newest good."""
+    for step in rundir.checkpoint_steps()[:-keep]:
+        doomed = rundir.checkpoints / f".step_{step:06d}.old"
+        rundir.checkpoint(step).rename(doomed)  # so that a kill never leaves half of one under its name
+        shutil.rmtree(doomed)
 
 
 def _write(folder: Path, state: TrainState, identity: Identity) -> None:
@@ -134,6 +145,10 @@ def _read_state(folder: Path) -> dict[str, Any]:
         raise UserError(f"its {STATE} is damaged: {error}.", where=str(folder), fix=fix) from None
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise UserError(f"is not of format {FORMAT}, the one that this version reads.", where=str(folder), fix=fix)
+    kinds = {"step": int, "skipped": int, "identity": dict, "files": dict, "optimizer": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(saved.get(name), kind)]
+    if wrong:
+        raise UserError(f"its {STATE} has no {', '.join(wrong)}, or not of the right kind.", where=str(folder), fix=fix)
     return saved
 
 

@@ -72,7 +72,14 @@ class Feed:
         import torch
 
         name = one.picture.example.id
-        data = one.picture.example.image.read()
+        try:
+            data = one.picture.example.image.read()
+        except OSError as error:
+            raise UserError(
+                f"cannot be read any more: {error.strerror}.",
+                where=name,
+                fix="Bring it back and continue with --resume, or start again without it.",
+            ) from None
         if hashlib.sha256(data).hexdigest() != one.picture.sha256:
             raise UserError(
                 "was changed while the run went on.", where=name, fix="Start again with the pictures as they are."

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from limner.core.rundir import MetricsLog, RunDir
 
 
+@dataclass(frozen=True)
+class Loggers:
+    """``write`` logs the line of one step, ``sync`` brings the log to the disk."""
+
+    write: Callable[[Mapping[str, Any]], None]
+    sync: Callable[[], None]
+
+
 @contextlib.contextmanager
-def loggers(rundir: RunDir, *, step: int, tensorboard: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Gives the function that logs one line; lines after ``step``, of a run that is taken up again, are dropped."""
+def loggers(rundir: RunDir, *, step: int, tensorboard: bool) -> Iterator[Loggers]:
+    """Gives the logs of a run; lines after ``step``, of a run that is taken up again, are dropped."""
     log = MetricsLog(rundir.metrics, keep_to_step=step)
     board = None
     if tensorboard:
@@ -26,7 +35,7 @@ def loggers(rundir: RunDir, *, step: int, tensorboard: bool) -> Iterator[Callabl
                 board.add_scalar(name, line[name], line["step"])
 
     try:
-        yield write
+        yield Loggers(write, log.sync)
     finally:
         log.close()
         if board is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from limner.core.errors import NonFiniteError
 from limner.core.rng import example_seed
 from limner.data.batch import Batch
-from limner.training.backward import Backward
+from limner.training.backward import REMEDY, Backward
 from limner.training.ema import Ema
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ def train(
         for group, base_lr in zip(state.optimizer.param_groups, state.base_lrs, strict=True):
             group["lr"] = base_lr * factor(state.step)
         state.optimizer.zero_grad(set_to_none=True)
-        metrics = backward(micro_batches)
+        try:
+            metrics = backward(micro_batches)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"step {state.step + 1}: {error.what}", where=error.where, fix=error.fix) from None
         if state.scaler is not None:
             state.scaler.unscale_(state.optimizer)
         norm = _clip(state.params, max_grad_norm)
@@ -124,8 +127,7 @@ def _update(state: TrainState, norm: float, micro_batches: Sequence[Batch]) -> b
         names = ", ".join(name for batch in micro_batches for name in batch.ids)
         raise NonFiniteError(
             f"step {state.step + 1}: the gradient is not finite (pictures: {names}); the weights were not updated.",
-            fix="Lower optimizer.lr, use train.precision: bf16 or fp32, and look at these pictures. "
-            "The last checkpoint is whole: continue from it with --resume.",
+            fix=REMEDY,
         )
     if state.scaler is not None:
         state.scaler.step(state.optimizer)  # skips by itself where the gradient overflowed

@@ -13,6 +13,7 @@ from limner.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+Share = Annotated[float, Field(ge=0, lt=1)]
 ParamGroups = Sequence[dict[str, Any]]
 """What torch's optimizers take: dicts with ``params`` and ``lr``.
 
@@ -25,7 +26,7 @@ class AdamW(Config):
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(default=1e-4, gt=0)
     """Learning rate. For LoRA often 1e-4, for a full model 1e-5."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     """Decay of the running means of the gradient and of its square."""
     eps: float = Field(default=1e-8, gt=0)
     """Added to the denominator."""
@@ -49,7 +50,7 @@ class AdamW8bit(Config):
     kind: Literal["adamw8bit"] = "adamw8bit"
     lr: float = Field(default=1e-4, gt=0)
     """Learning rate, as for adamw."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     """Decay of the running means of the gradient and of its square."""
     eps: float = Field(default=1e-8, gt=0)
     """Added to the denominator."""

@@ -17,6 +17,27 @@ class Stop:
     signal: int | None = None
 
 
+class Terminated(SystemExit):
+    """SIGTERM arrived where there is nothing to save yet; the exit code is 143."""
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Turns SIGTERM into an exception, as SIGINT is one, so that status and temporary files are put right."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Terminated(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @contextlib.contextmanager
 def graceful_stop() -> Iterator[Stop]:
     """Turns the first SIGINT or SIGTERM into a request to stop after the step; a second one acts at once.

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from limner.core.errors import UserError
+from limner.core.errors import NonFiniteError, UserError
 from limner.core.rundir import RunDir
-from limner.training.checkpoint import load_checkpoint, read_weights, save_checkpoint
+from limner.training.checkpoint import load_checkpoint, prune_checkpoints, read_weights, save_checkpoint
 from limner.training.ema import Ema
 from limner.training.loop import TrainState
 from tests.processes import clean_processes
@@ -38,7 +38,7 @@ def test_what_is_saved_comes_back_and_goes_on_the_same(tmp_path: Path) -> None:
     run, one = RunDir(tmp_path), state()
     for _ in range(3):
         advance(one)
-    folder = save_checkpoint(run, one, IDENTITY, keep=2)
+    folder = save_checkpoint(run, one, IDENTITY)
     again = state()
     load_checkpoint(folder, again, IDENTITY)
     for each in (one, again):
@@ -55,7 +55,7 @@ def test_averaged_weights_are_what_a_reader_gets(tmp_path: Path) -> None:
     run, one = RunDir(tmp_path), state()
     advance(one)
     advance(one)
-    read = read_weights(save_checkpoint(run, one, IDENTITY, keep=1))
+    read = read_weights(save_checkpoint(run, one, IDENTITY))
     assert one.ema is not None
     assert torch.equal(read.weights["w"], one.ema.averages["w"])
     assert not torch.equal(read.weights["w"], one.params["w"])
@@ -65,17 +65,19 @@ def test_only_the_newest_stay_and_a_whole_one_is_not_written_again(tmp_path: Pat
     run, one = RunDir(tmp_path), state()
     for _ in range(4):
         advance(one)
-        save_checkpoint(run, one, IDENTITY, keep=2)
+        save_checkpoint(run, one, IDENTITY)
+    prune_checkpoints(run, keep=2)
     assert run.checkpoint_steps() == [3, 4]
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step_000003", "step_000004"]
     before = (run.checkpoint(4) / "state.json").stat().st_mtime_ns
-    save_checkpoint(run, one, IDENTITY, keep=2)
+    save_checkpoint(run, one, IDENTITY)
     assert (run.checkpoint(4) / "state.json").stat().st_mtime_ns == before
 
 
 def test_differences_are_all_named_and_nothing_is_loaded(tmp_path: Path) -> None:
     run, one = RunDir(tmp_path), state()
     advance(one)
-    folder = save_checkpoint(run, one, {**IDENTITY, "old": 1}, keep=1)
+    folder = save_checkpoint(run, one, {**IDENTITY, "old": 1})
     other = state()
     before = other.params["w"].detach().clone()
     with pytest.raises(UserError) as caught:
@@ -86,11 +88,13 @@ def test_differences_are_all_named_and_nothing_is_loaded(tmp_path: Path) -> None
     assert torch.equal(other.params["w"], before)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 99}', '{"format": 1}', '{"format": 1, "step": "x"}', "\x00"]
+)
 def test_a_damaged_state_file_is_a_sentence(tmp_path: Path, text: str) -> None:
     run, one = RunDir(tmp_path), state()
     advance(one)
-    folder = save_checkpoint(run, one, IDENTITY, keep=1)
+    folder = save_checkpoint(run, one, IDENTITY)
     (folder / "state.json").write_text(text)
     with pytest.raises(UserError, match="Remove this folder"):
         load_checkpoint(folder, state(), IDENTITY)
@@ -99,13 +103,13 @@ def test_a_damaged_state_file_is_a_sentence(tmp_path: Path, text: str) -> None:
 def _save_on_a_full_disk(root: Path, results: Any) -> None:
     run, one = RunDir(root), state(size=64)
     advance(one)
-    save_checkpoint(run, one, IDENTITY, keep=1)
+    save_checkpoint(run, one, IDENTITY)
     advance(one)
     resource.setrlimit(
         resource.RLIMIT_FSIZE, (20_000, 20_000)
     )  # no file may grow beyond: the weights fit, half of Adam
     try:
-        save_checkpoint(run, one, IDENTITY, keep=1)
+        save_checkpoint(run, one, IDENTITY)
     except UserError as error:
         results.put(str(error))
     else:
@@ -125,3 +129,21 @@ def test_a_full_disk_leaves_the_checkpoint_before_it_whole(tmp_path: Path) -> No
     again = state(size=64)
     load_checkpoint(RunDir(tmp_path).checkpoint(1), again, IDENTITY)
     assert again.step == 1
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    run, one = RunDir(tmp_path), state()
+    advance(one)
+    one.params["b"].data[0] = float("nan")
+    with pytest.raises(NonFiniteError, match="step 1: weights are not finite, the first is b"):
+        save_checkpoint(run, one, IDENTITY)
+    assert run.checkpoint_steps() == []
+
+
+def test_what_a_kill_left_half_written_or_half_removed_goes_with_the_next_checkpoint(tmp_path: Path) -> None:
+    run, one = RunDir(tmp_path), state()
+    for rest in (".step_000007.part", ".step_000001.old"):
+        (run.checkpoints / rest).mkdir(parents=True)
+    advance(one)
+    save_checkpoint(run, one, IDENTITY)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step_000001"]
