@@ -164,6 +164,7 @@ def test_generate_draws_the_same_picture_again_and_the_adapter_changes_it(
     }.items():
         done = limner("generate", *common, *adapter, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
+        assert [Path(line).parent for line in done.stdout.splitlines()] == [tmp_path / name]
     pictures = {}
     for name in ("base", "again", "none", "tuned"):
         (path,) = (tmp_path / name).glob("*.png")
@@ -213,3 +214,11 @@ def test_a_signal_saves_and_the_run_goes_on(workplace: Path, tmp_path: Path, num
     again = limner("train", workplace / "recipe.yaml", f"out={out}", f"train.steps={steps[-1] + 1}", "--resume")
     assert again.returncode == 0, again.stderr
     assert RunDir(out).checkpoint_steps()[-1] == steps[-1] + 1
+
+
+def test_a_mistake_in_a_recipe_is_an_event_for_machines(workplace: Path) -> None:
+    done = limner("check", workplace / "recipe.yaml", "train.stepz=3", "--json")
+    assert done.returncode == 2
+    (event,) = events(done)
+    assert event["event"] == "error"
+    assert "Did you mean 'steps'" in event["text"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -145,3 +147,106 @@ def test_full_training_in_bf16_begins_with_the_base_s_own_weights(model: Path, p
     start = load_file(RunDir(config.out).checkpoint(0) / "weights.safetensors")
     base = load_file(model / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(start[f"unet.{name}"], value) for name, value in base.items())
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt:
+    """A listener that ends the run after a step, or while it draws samples after one."""
+
+    def __init__(self, step: int, *, in_samples: bool = False) -> None:
+        self.at, self.in_samples, self.seen = step, in_samples, 0
+
+    def step(self, line: Mapping[str, Any], steps: int) -> None:
+        self.seen = line["step"]
+        if self.seen == self.at and not self.in_samples:
+            raise Stop
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        if name == "samples" and self.in_samples and self.seen == self.at and done == 1:
+            raise Stop
+
+    def say(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+    def table(self, title: str, rows: Sequence[tuple[str, str]]) -> None: ...
+
+
+@pytest.mark.parametrize(("step", "in_samples"), [(2, True), (4, True), (4, False)])
+def test_samples_that_a_stop_cut_off_are_drawn_on_resume(
+    model: Path, pictures: Path, tmp_path: Path, step: int, in_samples: bool
+) -> None:
+    samples = {"prompts": ["a boat", "a house"], "steps": 2, "every": 2}
+    train = {"steps": 4, "save_every": 2}
+    whole = run_config(model, pictures, tmp_path / "whole", train=train, samples=samples)
+    limner.finetune(whole)
+    broken = run_config(model, pictures, tmp_path / "broken", train=train, samples=samples)
+    with pytest.raises(Stop):
+        limner.finetune(broken, progress=StopAt(step, in_samples=in_samples))
+    limner.finetune(broken, resume=True)
+    drawn = [
+        sorted(path.relative_to(out) for path in (out / "samples").rglob("*.png")) for out in (whole.out, broken.out)
+    ]
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 6
+    for path in drawn[0]:
+        with Image.open(whole.out / path) as one, Image.open(broken.out / path) as other:
+            assert one.tobytes() == other.tobytes()
+
+
+def test_a_refused_resume_leaves_the_status_of_the_run(model: Path, pictures: Path, tmp_path: Path) -> None:
+    config = run_config(model, pictures, tmp_path / "run", train={"steps": 3})
+    limner.finetune(config)
+    before = RunDir(config.out).status.read_bytes()
+    with pytest.raises(limner.UserError, match=r"config\.seed"):
+        limner.finetune(config.model_copy(update={"seed": 9}), resume=True)
+    assert RunDir(config.out).status.read_bytes() == before
+    assert json.loads(before)["state"] == "finished"
+
+
+def test_a_log_that_lost_lines_is_not_continued(model: Path, pictures: Path, tmp_path: Path) -> None:
+    config = run_config(model, pictures, tmp_path / "run", train={"steps": 4}, schedule={"kind": "constant"})
+    limner.finetune(config)
+    run = RunDir(config.out)
+    lines = run.metrics.read_text().splitlines(keepends=True)
+    run.metrics.write_text("".join(lines[:1] + lines[2:]))
+    with pytest.raises(limner.UserError, match="does not hold the steps 1 to 4"):
+        limner.finetune(config, resume=True)
+    run.metrics.write_text("".join([*lines[:1], "{]\n", *lines[2:]]))
+    with pytest.raises(limner.UserError, match=r"metrics\.jsonl:2: is damaged"):
+        limner.finetune(config, resume=True)
+    run.metrics.write_text("".join(lines))
+    run.environment.write_text("not json")
+    assert limner.finetune(config, resume=True).step == 4
+
+
+@pytest.mark.parametrize("out", ["", "runs/mine"])
+def test_a_run_among_its_own_pictures_is_refused(model: Path, pictures: Path, tmp_path: Path, out: str) -> None:
+    with pytest.raises(limner.UserError, match=r"lies in dataset\.path"):
+        limner.plan(run_config(model, pictures, pictures / out))
+
+
+def test_what_would_stop_the_run_later_stops_the_plan(model: Path, pictures: Path, tmp_path: Path) -> None:
+    for changes, message in [
+        ({"samples": {"prompts": ["a"], "scheduler": "dimm"}}, "Did you mean 'ddim'"),
+        ({"samples": {"prompts": ["a"], "size": [66, 64]}}, "samples.size: 66 is no multiple"),
+        ({"train": {"device": "mps"}}, "sees no such device"),
+    ]:
+        with pytest.raises(limner.UserError, match=message):
+            limner.plan(run_config(model, pictures, tmp_path / "run", **changes))
+
+
+def test_a_ruined_model_is_called_ruined(model: Path, pictures: Path, tmp_path: Path) -> None:
+    config = run_config(
+        model,
+        pictures,
+        tmp_path / "run",
+        method={"kind": "full"},
+        optimizer={"lr": 1e30},
+        train={"steps": 1, "ema_decay": None},
+        schedule={"kind": "constant", "warmup_steps": 0},
+    )
+    with pytest.raises(limner.UserError, match="prediction is not finite"):
+        limner.finetune(config)
+    assert json.loads(RunDir(config.out).status.read_text())["state"] == "failed"

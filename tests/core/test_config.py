@@ -137,3 +137,9 @@ def test_a_resolved_config_reads_back_as_itself_with_its_origins(tmp_path: Path)
     again = recipe(tmp_path, text)
     assert load(again) == config
     assert yaml.safe_load(text)["name"] == "no: # ä"
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999"])
+def test_no_setting_may_be_infinite(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"animal\.bark"):
+        load(recipe(tmp_path, f"name: x\nanimal: {{kind: dog, bark: {value}}}"))
