@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
 
 import pytest
@@ -217,3 +217,13 @@ def test_captions_are_plain_english_in_ascii() -> None:
         assert re.fullmatch(r"[a-z]+(,? [a-z]+)*", text), text
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", text), text
         assert len(text.split()) <= 30, text
+
+
+@pytest.mark.parametrize("kind", ["apple", "owl", "umbrella", "cat"])
+def test_articles_suit_the_word_behind_them(kind: str) -> None:
+    scene = next(s for s, _ in CAPTIONED if len(s.things) == 1 and s.things[0].kind == kind)
+    scene = replace(scene, things=(replace(scene.things[0], colour="orange"),))
+    told = {phrase for seed in range(800) for phrase in re.findall(r"\ban? \w+", caption(scene, random.Random(seed)))}
+    assert ("a cat" if kind == "cat" else f"an {kind}") in told
+    assert "an orange" in told
+    assert not any(re.match(r"a [aeiou]|an [^aeiou]", phrase) for phrase in told)

@@ -137,7 +137,7 @@ def whale() -> Drawing:
         spout = curve(
             (0.42, -0.46), (0.42 + side * 0.02, -0.74), (0.42 + side * 0.16, -0.92), (0.42 + side * 0.34, -0.82)
         )
-        drawing += mark(stroke(spout, 0.09, 0.11), "glass")
+        drawing += mark(stroke(spout, 0.09, 0.11), "spray")
     return drawing + eye(0.66, 0.08, 0.11)
 
 

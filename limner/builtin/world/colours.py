@@ -9,7 +9,7 @@ from typing import Literal
 RGB = tuple[int, int, int]
 Paint = Literal[
     "main", "light", "dark", "deep", "spot",
-    "ink", "paper", "glass", "metal", "iron", "wood", "cream", "leaf", "moss", "flame", "smoke", "beak", "pollen",
+    "ink", "paper", "glass", "metal", "iron", "wood", "cream", "leaf", "moss", "flame", "smoke", "spray", "beak", "pollen",
 ]  # fmt: skip
 """The first five follow the thing's colour: its body, its lit side, its shadow side, lines and pale spots on it.
 
@@ -103,6 +103,7 @@ NEUTRALS: dict[Paint, RGB] = {
     "moss": (86, 116, 80),
     "flame": (255, 218, 130),
     "smoke": (220, 221, 228),
+    "spray": (152, 204, 234),
     "beak": (236, 184, 96),
     "pollen": (250, 224, 136),
 }
