@@ -9,7 +9,8 @@ from typing import Literal
 RGB = tuple[int, int, int]
 Paint = Literal[
     "main", "light", "dark", "deep", "spot",
-    "ink", "paper", "glass", "metal", "iron", "wood", "cream", "leaf", "moss", "flame", "smoke", "spray", "beak", "pollen",
+    "ink", "paper", "glass", "metal", "iron", "wood", "cream", "leaf",
+    "moss", "flame", "smoke", "spray", "beak", "pollen",
 ]  # fmt: skip
 """The first five follow the thing's colour: its body, its lit side, its shadow side, lines and pale spots on it.
 
