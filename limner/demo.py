@@ -72,7 +72,7 @@ def _config(out: Path, pictures: Path, progress: Progress) -> RunConfig:
             "optimizer": {"kind": "adamw", "lr": 1e-3},
             "schedule": {"kind": "cosine", "warmup_steps": 5},
             "train": {"steps": STEPS, "batch_size": 4, "save_every": 30},
-            "samples": {"prompts": ["a red boat in the sun"], "steps": 10},
+            "samples": {"prompts": ["stained glass of a red owl on a meadow"], "steps": 10},
         }
     )
 

@@ -59,7 +59,7 @@ method: {{kind: lora}}
 train: {{steps: 4, batch_size: 2, save_every: 2, device: cpu}}
 samples: {{prompts: [a red boat], steps: 2}}
 cache: {{folder: {root / "cache"}}}
-trigger_word: boat
+trigger_word: glass
 """
     )
     return root

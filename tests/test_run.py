@@ -107,7 +107,7 @@ def test_a_private_file_names_nothing_of_the_user_s(model: Path, pictures: Path,
         pictures,
         secret,
         private=True,
-        trigger_word="boat",
+        trigger_word="glass",
         train={"steps": 3},
         samples={"prompts": ["mathilda at home"], "steps": 2},
     )
@@ -119,7 +119,7 @@ def test_a_private_file_names_nothing_of_the_user_s(model: Path, pictures: Path,
                 assert not any(word in data for word in (b"mathilda", str(pictures).encode(), str(model).encode())), (
                     path
                 )
-    assert b"boat" in (result.out / "export" / "diffusers" / "pytorch_lora_weights.safetensors").read_bytes()
+    assert b"glass" in (result.out / "export" / "diffusers" / "pytorch_lora_weights.safetensors").read_bytes()
 
 
 def test_several_processes_are_refused(

@@ -117,4 +117,4 @@ def untrained_pipeline(
 
 def save_untrained(folder: Path) -> None:
     """Writes a pipeline of some two million parameters for pictures of 128 pixels as a diffusers folder."""
-    untrained_pipeline(words=("a", "an", "in", "the", "at", "sun", "night")).save_pretrained(folder)
+    untrained_pipeline(words=("a", "of", "on", "the", "stained", "glass", "window")).save_pretrained(folder)

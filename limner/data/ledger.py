@@ -212,7 +212,7 @@ def _refuse(reading: Reading, bad: Sequence[tuple[str, str]], images: ImageConfi
         lines.append(f"  - and {len(bad) - 5} more")
     remedy = "" if len(bad) == count else ", or set images.bad_files=leave_out to go on without them"
     raise UserError(
-        f"{len(bad)} of {count} pictures cannot be used:\n" + "\n".join(lines) + "\n ",
+        f"{len(bad)} of {count} pictures cannot be used:\n" + "\n".join(lines),
         where="dataset",
         fix=f"Mend or remove them{remedy}.",
     )

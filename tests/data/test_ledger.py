@@ -138,7 +138,7 @@ def test_bad_pictures_stop_the_run_and_are_named_with_the_remedy() -> None:
         f"  - half.jpg: {row(look(examples, LEAVE_OUT), 'half.jpg').reason}\n"
         "  - header.png: is damaged: it begins like a PNG file, but cannot be opened\n"
         "  - page.jpg: is no picture: it begins like HTML, a saved web page\n"
-        "  Mend or remove them, or set images.bad_files=leave_out to go on without them."
+        "Mend or remove them, or set images.bad_files=leave_out to go on without them."
     )
 
 

@@ -192,7 +192,7 @@ def test_half_precision_networks_draw_nearly_the_same(
 ) -> None:
     (expected,) = draw(load_model(), guidance=3.0)
     model = load_model()
-    model.to(torch.device("cpu"), dtype)
+    model.to(torch.device("cpu"), dtype, float32=() if method is None else method.float32_parts(model))
     if method is not None:
         method.apply(model, seed=0)
     (drawn,) = draw(model, guidance=3.0)
