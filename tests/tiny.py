@@ -14,6 +14,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from limner.builtin import untrained
+
 WORDS = (
     "a", "an", "the", "of", "on", "in", "red", "green", "blue", "yellow",
     "circle", "square", "triangle", "photo", "painting", "dog", "cat", "style", "background",
@@ -21,39 +23,9 @@ WORDS = (
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 
-def byte_alphabet() -> list[str]:
-    """Returns the 256 printable stand-ins of byte-level BPE, in GPT-2's order."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    rest = 256 - len(kept)
-    return [chr(byte) for byte in kept] + [chr(256 + index) for index in range(rest)]
-
-
-def clip_vocabulary(words: Sequence[str] = WORDS) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Returns a vocabulary that spells any text and knows ``words`` as single tokens, and the merges that build them.
-
-    As in OpenAI's vocabulary the two special tokens come last.
-    """
-    vocab: dict[str, int] = {}
-    for suffix in ("", "</w>"):
-        for char in byte_alphabet():
-            vocab[char + suffix] = len(vocab)
-    merges: list[tuple[str, str]] = []
-    for word in words:
-        left, *rest = [*word[:-1], word[-1] + "</w>"]
-        for right in rest:
-            if (left, right) not in merges:
-                merges.append((left, right))
-            left += right
-            vocab.setdefault(left, len(vocab))
-    for special in ("<|startoftext|>", "<|endoftext|>"):
-        vocab[special] = len(vocab)
-    return vocab, merges
-
-
 def clip_tokenizer(words: Sequence[str] = WORDS) -> CLIPTokenizer:
-    """Returns a tokenizer of 77 tokens at most over :func:`clip_vocabulary`."""
-    vocab, merges = clip_vocabulary(words)
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77, pad_token="<|endoftext|>")
+    """Returns a tokenizer of 77 tokens at most that spells any text and knows ``words`` as single tokens."""
+    return untrained.clip_tokenizer(words)
 
 
 def clip_text_config(tokenizer: CLIPTokenizer, width: int = 32) -> CLIPTextConfig:
