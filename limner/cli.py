@@ -161,7 +161,7 @@ def demo(
     with _progress(json_lines) as progress:
         result = run_demo(out, photos=photos, progress=progress)
         if result.run.interrupted is None:
-            progress.say(f"the loss fell from {result.loss_before:.3f} to {result.loss_after:.3f}; look at {out}")
+            progress.say(f"loss {result.loss_before:.3f} at first, {result.loss_after:.3f} at last; look at {out}")
     _exit_if_stopped(result.run)
 
 

@@ -150,6 +150,9 @@ def conflicts(config: RunConfig) -> list[str]:
             f"schedule.warmup_steps: {config.schedule.warmup_steps} is not less than train.steps "
             f"({config.train.steps}); the learning rate would never be reached."
         )
+    method = config.method
+    if config.optimizer.kind == "prodigy" and method.text_encoder and method.text_encoder_lr_scale != 1:
+        problems.append("method.text_encoder_lr_scale: Prodigy finds one learning rate for all; leave it at 1.")
     wrong = [export.kind for export in config.export or () if config.method.kind not in export.methods]
     problems += [f"export: {kind!r} cannot hold what method {config.method.kind!r} trains." for kind in wrong]
     return problems

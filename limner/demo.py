@@ -39,6 +39,10 @@ def demo(out: Path, *, photos: Path | None, progress: Progress) -> DemoResult:
     from limner.builtin.untrained import save_untrained
     from limner.core.rundir import read_metrics
 
+    if photos is not None and photos.resolve().is_relative_to(out.resolve()):
+        raise UserError(
+            f"{str(photos)!r} lies in {str(out)!r}, which the demo empties.", where="--photos", fix="Move it."
+        )
     _clear(out)
     pictures = photos
     if pictures is None:

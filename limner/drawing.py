@@ -68,14 +68,13 @@ def draw(
     )
     total = len(prompts) * count
     told: set[str] = set()
-    with chosen.autocast():
-        for number, picture in enumerate(generate(loaded, request, adapters=on_model), start=1):
-            for warning in picture.warnings:
-                if warning not in told:
-                    progress.warn(warning)
-                    told.add(warning)
-            progress.stage("drawing", number, total)
-            yield save_numbered(picture, out)
+    for number, picture in enumerate(generate(loaded, request, adapters=on_model), start=1):
+        for warning in picture.warnings:
+            if warning not in told:
+                progress.warn(warning)
+                told.add(warning)
+        progress.stage("drawing", number, total)
+        yield save_numbered(picture, out)
 
 
 def parse_size(text: str) -> tuple[int, int] | None:

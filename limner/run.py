@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 FREE_ON_RESUME = (
     "out", "model", "dataset", "samples", "cache", "export", "private", "tensorboard", "trigger_word",
     "train.steps", "train.epochs", "train.steps_per_picture", "train.save_every", "train.keep_checkpoints",
-    "train.device", "train.micro_batch_size", "train.gradient_checkpointing",
+    "train.device", "train.precision", "train.micro_batch_size", "train.gradient_checkpointing",
+    "images.bad_files", "images.max_pixels",
 )  # fmt: skip
 """Keys of the config that may change when a run goes on: they do not change what is computed, or they are compared by
 content instead (the data by its manifest, the model by its weights, the length by the schedule)."""
@@ -129,7 +131,7 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
     model = config.model.load()
     for notice in model.notices:
         progress.warn(notice)
-    identity = _identity(config, ledger, model, steps)
+    identity = _identity(config, ledger, model, steps, precision)
     model.to(precision.device, precision.dtype, float32=config.method.float32_parts(model))
     trainable = config.method.apply(model, seed=config.seed)
     if config.train.gradient_checkpointing:
@@ -198,6 +200,8 @@ def _train(
     config: RunConfig, rundir: RunDir, session: _Session, status: RunStatus, progress: Progress
 ) -> tuple[list[float], int | None]:
     """Takes the steps that are left; returns their losses, and the signal that ended them early if one did."""
+    import torch
+
     from limner.training.loop import train
     from limner.training.proof import LearningProof
 
@@ -213,7 +217,11 @@ def _train(
     )
     losses: list[float] = []
     save_checkpoint(rundir, state, session.identity)  # before the first step: a full disk shows now
-    with loggers(rundir, step=state.step, tensorboard=config.tensorboard) as log, graceful_stop() as stop:
+    with (
+        loggers(rundir, step=state.step, tensorboard=config.tensorboard) as log,
+        graceful_stop() as stop,
+        torch.random.fork_rng(devices=[]),  # the loop seeds PyTorch's own stream; the caller's stays as it was
+    ):
         _draw_samples(config, rundir, session, progress)
         session.model.train_mode(session.trainable.parts)
         for report in train(
@@ -226,8 +234,10 @@ def _train(
             seed=config.seed,
         ):
             if not report.skipped:
-                proof.after_update()
                 losses.append(report.loss)
+                if not state.proved:
+                    proof.after_update()
+                    state.proved = proof.done
             log.write(report.as_line())
             prune_checkpoints(rundir, keep=config.train.keep_checkpoints)  # the newest has proved good by this step
             progress.step(report.as_line(), steps)
@@ -238,7 +248,7 @@ def _train(
             if stop.signal is not None:
                 return losses, stop.signal
             _draw_samples(config, rundir, session, progress)
-        if losses and not proof.done:
+        if losses and not state.proved:
             progress.warn("the run was too short to prove that every tensor moves")
     return losses, None
 
@@ -308,7 +318,9 @@ def _export(config: RunConfig, rundir: RunDir, session: _Session, progress: Prog
 
 
 # ---------------------------------------------------------------------------------------------------------- resume
-def _identity(config: RunConfig, ledger: Ledger, model: DiffusionModel, steps: int) -> dict[str, Any]:
+def _identity(
+    config: RunConfig, ledger: Ledger, model: DiffusionModel, steps: int, precision: Precision
+) -> dict[str, Any]:
     """Returns what must be the same for a checkpoint to be continued. Call it before the method changes the model."""
     values = _flat(config.model_dump(mode="json"))
     kept = {
@@ -323,8 +335,18 @@ def _identity(config: RunConfig, ledger: Ledger, model: DiffusionModel, steps: i
         "base.text_encoder": model.text_encoder_hash(),
         "base.autoencoder": model.image_encoder_hash(),
         "base.prediction_type": model.process.prediction_type,
+        "base.noise": hashlib.sha256(model.process.alphas_cumprod.numpy().tobytes()).hexdigest(),
+        "precision": precision.name,
+        **_split(config),
         **({} if config.schedule.kind == "constant" else {"steps": steps}),
     }
+
+
+def _split(config: RunConfig) -> dict[str, Any]:
+    """Returns the micro-batch size where it changes more than rounding: networks draw dropout per micro-batch."""
+    if config.method.kind == "lora" and config.method.dropout > 0:
+        return {"config.train.micro_batch_size": config.train.micro_batch_size or config.train.batch_size}
+    return {}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 import limner
 from limner.builtin.drawings import draw_folder
 from limner.core.rundir import RunDir
+from limner.models.adapters import adapter_files
 from limner.training.checkpoint import read_weights
 from tests.numerics.conftest import run_config
 from tests.tiny import save_tiny
@@ -250,3 +252,56 @@ def test_a_ruined_model_is_called_ruined(model: Path, pictures: Path, tmp_path: 
     with pytest.raises(limner.UserError, match="prediction is not finite"):
         limner.finetune(config)
     assert json.loads(RunDir(config.out).status.read_text())["state"] == "failed"
+
+
+def test_a_rate_that_moves_nothing_stops_the_run(model: Path, pictures: Path, tmp_path: Path) -> None:
+    schedule = {"kind": "constant", "warmup_steps": 0}
+    config = run_config(model, pictures, tmp_path / "run", optimizer={"lr": 1e-30}, schedule=schedule)
+    with pytest.raises(limner.UserError, match=r"proof of learning: .* too small to change them: unet\."):
+        limner.finetune(config)
+
+
+def test_the_text_encoder_has_its_own_rate_and_the_caller_his_own_random_stream(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    method = {"kind": "lora", "text_encoder": True, "text_encoder_lr_scale": 0.1}
+    config = run_config(model, pictures, tmp_path / "run", method=method, train={"steps": 3})
+    before = torch.random.get_rng_state()
+    limner.finetune(config)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    saved = json.loads((RunDir(config.out).checkpoint(3) / "state.json").read_text())
+    unet, text = (group["lr"] for group in saved["optimizer"]["param_groups"])
+    assert text == pytest.approx(0.1 * unet)
+
+
+def test_dropout_is_active_while_training(model: Path, pictures: Path, tmp_path: Path) -> None:
+    losses = []
+    for name, dropout in (("without", 0.0), ("with", 0.5)):
+        method = {"kind": "lora", "dropout": dropout}
+        losses.append(limner.finetune(run_config(model, pictures, tmp_path / name, method=method)).loss)
+    assert losses[0] != losses[1]
+
+
+def test_what_a_kill_left_of_an_export_is_not_used_and_goes(model: Path, pictures: Path, tmp_path: Path) -> None:
+    config = run_config(model, pictures, tmp_path / "run", train={"steps": 3})
+    limner.finetune(config)
+    run = RunDir(config.out)
+    left = run.export / ".diffusers.part"
+    shutil.copytree(run.export / "diffusers", left)
+    assert adapter_files(run.path) == [run.export / "diffusers" / "pytorch_lora_weights.safetensors"]
+    limner.finetune(config, resume=True)
+    assert sorted(path.name for path in run.export.iterdir()) == ["diffusers", "peft"]
+
+
+def test_repeated_pictures_are_visited_more_often(model: Path, pictures: Path, tmp_path: Path) -> None:
+    subject, others = tmp_path / "subject", tmp_path / "others"
+    for folder, numbers in ((subject, (0,)), (others, (1, 2, 3))):
+        folder.mkdir()
+        for number in numbers:
+            shutil.copy(pictures / f"{number:02d}.png", folder)
+    dataset = {"kind": "dreambooth", "path": str(subject), "class_path": str(others), "class_noun": "window"}
+    changes = {"train": {"steps": None, "epochs": 1}, "schedule": {"kind": "constant", "warmup_steps": 0}}
+    values = run_config(model, pictures, tmp_path / "run", **changes).model_dump(mode="json")
+    config = limner.RunConfig.model_validate({**values, "dataset": dataset, "export": []})
+    assert limner.plan(config).steps == 2  # three visits of the subject, one of each other, in batches of three
+    assert limner.finetune(config).step == 2

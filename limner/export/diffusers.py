@@ -139,14 +139,24 @@ def _write_pipeline(
     fresh = fresh_base()
     base = _draw(fresh.pipeline(), fresh)
     for part in trainable.parts:
-        trained_state = {
-            name: value.detach().float().cpu() for name, value in model.networks[part].state_dict().items()
-        }
-        fresh.networks[part].load_state_dict(trained_state, strict=True)
+        _copy_weights(model.networks[part], fresh.networks[part])
     pipeline = fresh.pipeline().to(dtype)
     _save(pipeline, folder)
     trained = _draw(pipeline.to(torch.float32), fresh)
     return compare(folder, reader=reader_name(), file=_draw(_load(folder), fresh), trained=trained, base=base)
+
+
+def _copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Copies tensor by tensor, so that no third copy of a large network is in memory."""
+    import torch
+
+    values = source.state_dict()
+    places = target.state_dict()
+    if values.keys() != places.keys():
+        raise RuntimeError(f"other tensors than the base has: {sorted(values.keys() ^ places.keys())[:3]}")
+    with torch.no_grad():
+        for name, value in values.items():
+            places[name].copy_(value.detach())
 
 
 def _save(pipeline: Any, folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +59,17 @@ def staged(folder: Path) -> Iterator[Path]:
     """
     refuse_foreign_files(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    part, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
+    for rest in (part, old):  # of a process that was killed
+        shutil.rmtree(rest, ignore_errors=True)
     try:
+        part.mkdir()
         yield part
         refuse_foreign_files(folder)
-        part.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
         part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"cannot be written: {error.strerror or error}.", where=str(folder), fix="Make room, or choose another."

@@ -103,7 +103,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _files_of_run(run: RunDir) -> list[Path]:
     """Returns the LoRA files of a run's export/, or of the first folder in it that has some."""
-    folders = [run.export, *sorted(run.export.glob("*/"))] if run.export.is_dir() else []
+    folders = [run.export, *sorted(run.export.glob("[!.]*/"))] if run.export.is_dir() else []
     for folder in folders:
         files = _files_in(folder)
         if files:

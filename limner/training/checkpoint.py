@@ -87,6 +87,7 @@ def _write(folder: Path, state: TrainState, identity: Identity) -> None:
             "format": FORMAT,
             "step": state.step,
             "skipped": state.skipped,
+            "proved": state.proved,
             "scaler": state.scaler.state_dict() if state.scaler is not None else None,
             "optimizer": plain,
             "identity": identity,
@@ -120,7 +121,7 @@ def load_checkpoint(folder: Path, state: TrainState, identity: Identity) -> None
     state.optimizer.load_state_dict(_unflatten(tensors, saved["optimizer"], state.optimizer.param_groups))
     if state.scaler is not None:
         state.scaler.load_state_dict(saved["scaler"])
-    state.step, state.skipped = saved["step"], saved["skipped"]
+    state.step, state.skipped, state.proved = saved["step"], saved["skipped"], saved["proved"]
 
 
 def read_weights(folder: Path) -> Checkpoint:
@@ -145,7 +146,7 @@ def _read_state(folder: Path) -> dict[str, Any]:
         raise UserError(f"its {STATE} is damaged: {error}.", where=str(folder), fix=fix) from None
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise UserError(f"is not of format {FORMAT}, the one that this version reads.", where=str(folder), fix=fix)
-    kinds = {"step": int, "skipped": int, "identity": dict, "files": dict, "optimizer": dict}
+    kinds = {"step": int, "skipped": int, "proved": bool, "identity": dict, "files": dict, "optimizer": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(saved.get(name), kind)]
     if wrong:
         raise UserError(f"its {STATE} has no {', '.join(wrong)}, or not of the right kind.", where=str(folder), fix=fix)

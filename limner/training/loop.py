@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limner.core.errors import NonFiniteError
+from limner.core.errors import NonFiniteError, UserError
 from limner.core.rng import example_seed
 from limner.data.batch import Batch
 from limner.training.backward import REMEDY, Backward
@@ -36,6 +36,8 @@ class TrainState:
     """Optimizer steps taken."""
     skipped: int = 0
     """Steps in a row that the scaler skipped because of an overflow."""
+    proved: bool = False
+    """Every trained tensor has been seen to learn; near the end of a schedule updates may be too small to see it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,13 @@ def train(
         state.optimizer.zero_grad(set_to_none=True)
         try:
             metrics = backward(micro_batches)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"step {state.step + 1}: the device has not enough memory for {max(map(len, micro_batches))} pictures "
+                "at once.",
+                where="train.micro_batch_size",
+                fix="Lower it (the result stays the same), or set train.gradient_checkpointing: true.",
+            ) from None
         except NonFiniteError as error:
             raise NonFiniteError(f"step {state.step + 1}: {error.what}", where=error.where, fix=error.fix) from None
         if state.scaler is not None:

@@ -51,7 +51,9 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[name.partition(":")[0]]:
+    if name not in available:
+        raise UserError(f"{name!r} is no device.", where="device", fix="Use auto, cpu, cuda or mps.")
+    if not available[name]:
         raise UserError(
             f"{name!r} was asked for, but PyTorch {torch.__version__} sees no such device.",
             where="train.device",

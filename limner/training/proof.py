@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+_ODD = 0x1E3779B97F4A7C15  # spreads neighbouring places over all 64 bits
+
+
 class LearningProof:
     """Watches the first updates: every trained tensor must get a gradient and move, and no frozen one may.
 
@@ -27,7 +30,7 @@ class LearningProof:
         patience: int = 1,
     ) -> None:
         self._params, self._networks, self._waits, self._patience = params, networks, waits, patience
-        self._start = {name: _bit_sum(parameter) for name, parameter in params.items()}
+        self._start = {name: _fingerprint(parameter) for name, parameter in params.items()}
         self._frozen = self._fingerprints()
         self._updates = 0
 
@@ -45,7 +48,7 @@ class LearningProof:
         self._refuse(
             [name for name in due if not _has_gradient(self._params[name])], "their gradient is zero or missing"
         )
-        still = [name for name in due if _bit_sum(self._params[name]) == self._start[name]]
+        still = [name for name in due if _fingerprint(self._params[name]) == self._start[name]]
         if self._updates >= self._patience:
             self._refuse(still, "the update was too small to change them")
         for name in set(due) - set(still):
@@ -75,7 +78,7 @@ class LearningProof:
     def _fingerprints(self) -> dict[str, int]:
         trained = {id(parameter) for parameter in self._params.values()}
         return {
-            f"{part}.{name}": _bit_sum(value)
+            f"{part}.{name}": _fingerprint(value)
             for part, network in self._networks.items()
             for name, value in (*network.named_parameters(), *network.named_buffers())
             if id(value) not in trained
@@ -86,12 +89,17 @@ def _has_gradient(parameter: nn.Parameter) -> bool:
     return parameter.grad is not None and bool(parameter.grad.any())
 
 
-def _bit_sum(value: Tensor) -> int:
-    """Returns the sum of a tensor's bits read as integers: exact, order-free, cheap on every device."""
+def _fingerprint(value: Tensor) -> int:
+    """Returns a sum of a tensor's bits, each number weighted by its place: exact, and cheap on every device.
+
+    Without the weights, updates of one size up and down, as Adam's first one is, could cancel each other.
+    """
     import torch
 
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()]
-    return int(value.detach().contiguous().view(-1).view(whole).sum(dtype=torch.int64))
+    bits = value.detach().contiguous().view(-1).view(whole).to(torch.int64)
+    places = torch.arange(1, bits.numel() + 1, device=bits.device) * _ODD
+    return int((bits * places).sum())  # wraps around, as is meant
 
 
 def _first(names: list[str], count: int = 5) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,17 @@ def test_an_edited_picture_is_encoded_anew(tmp_path: Path, tiny_model: Path, dra
         changed.save(path)
     finetune(run_config(tiny_model, data, tmp_path / "after", cache=cache))
     assert losses(tmp_path / "before") != losses(tmp_path / "after")
+
+
+def test_a_weight_scales_the_loss_of_its_example_and_offset_noise_shifts_its_noise(tiny_model: Path) -> None:
+    model = SD1(path=str(tiny_model)).load()
+    one = batch(range(4), model)
+    plain = dataclasses.replace(one, weights=torch.ones(4))
+    objective = Denoising()
+    with torch.no_grad():
+        weighted = objective.losses(model, one, seed=1, precision=PRECISION)
+        unweighted = objective.losses(model, plain, seed=1, precision=PRECISION)
+    torch.testing.assert_close(weighted, unweighted * one.weights)
+    shift = Denoising(offset_noise=0.5).draw(model, one, seed=1)[1] - objective.draw(model, one, seed=1)[1]
+    assert float(shift.flatten(2).std(2).max()) < 1e-5  # the same for all pixels of a channel
+    assert 0.2 < float(shift.mean((2, 3)).std()) < 0.9  # and another for each: 0.5 times a normal number

@@ -19,6 +19,7 @@ from limner.core.rundir import RunDir, read_metrics
 from limner.run import finetune
 from tests.numerics.conftest import run_config
 from tests.processes import clean_processes
+from tests.tiny import save_tiny
 
 TIMES = ("seconds", "images_per_second")
 
@@ -32,7 +33,8 @@ def assert_same_run(one: RunDir, other: RunDir) -> None:
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[key], theirs[key]) for key in mine), name
     saved = [json.loads((run.checkpoint(step) / "state.json").read_text()) for run in (one, other)]
-    assert saved[0]["optimizer"] == saved[1]["optimizer"]
+    for name in ("optimizer", "scaler", "skipped", "proved", "identity"):
+        assert saved[0][name] == saved[1][name], name
     logs = [
         [{key: value for key, value in line.items() if key not in TIMES} for line in read_metrics(run.metrics)]
         for run in (one, other)
@@ -247,3 +249,40 @@ def test_no_checkpoint_holds_a_pickle(stopped: RunConfig) -> None:
             assert path.read_bytes()[:2] != b"PK", path
             assert path.read_bytes()[:2] != b"\x80\x02", path
             assert path.suffix in (".safetensors", ".json", ".jsonl", ".yaml", ".png", ""), path
+
+
+def test_another_model_and_another_length_are_refused(stopped: RunConfig, tmp_path: Path) -> None:
+    other = save_tiny(tmp_path / "other", seed=1)
+    with pytest.raises(UserError) as caught:
+        finetune(changed(stopped, model={"path": str(other)}, train={"steps": 9}), resume=True)
+    for key in (
+        "base.denoiser",
+        "base.text_encoder",
+        "base.autoencoder",
+        "steps: the checkpoint has 8, this run has 9",
+    ):
+        assert key in str(caught.value)
+
+
+def test_with_dropout_the_micro_batches_must_stay_and_the_precision_always(stopped: RunConfig) -> None:
+    with pytest.raises(UserError) as caught:
+        finetune(changed(stopped, train={"micro_batch_size": 3, "precision": "bf16"}), resume=True)
+    assert "config.train.micro_batch_size: the checkpoint has 2, this run has 3" in str(caught.value)
+    assert "precision: the checkpoint has 'fp32', this run has 'bf16'" in str(caught.value)
+
+
+def test_a_run_is_continued_where_its_schedule_has_nearly_ended(
+    tmp_path: Path, tiny_model: Path, drawings: Path
+) -> None:
+    config = run_config(
+        tiny_model,
+        drawings,
+        tmp_path / "run",
+        method={"kind": "full"},
+        optimizer={"lr": 1e-7},
+        schedule={"kind": "cosine", "warmup_steps": 0},
+        train={"steps": 8, "save_every": 7},
+    )
+    with pytest.raises(Interrupt):
+        finetune(config, progress=StopAt(8))  # before the checkpoint of step 8: the rate of the last step is 4e-9
+    assert finetune(config, resume=True).step == 8

@@ -88,3 +88,15 @@ def test_without_a_gradient_no_patience_helps() -> None:
     proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset(), patience=100)
     with pytest.raises(UserError, match="their gradient is zero or missing"):
         proof.after_update()
+
+
+def test_updates_of_one_size_up_and_down_do_not_cancel() -> None:
+    layer = nn.Linear(1, 64, bias=False)
+    layer.weight.data.fill_(1.5)
+    params = {"a.weight": layer.weight}
+    proof = LearningProof(params, {"a": layer}, frozenset())
+    layer.weight.grad = torch.ones_like(layer.weight)
+    layer.weight.data[::2] += 2**-10
+    layer.weight.data[1::2] -= 2**-10  # as Adam's first update: the sign of the gradient times the rate
+    proof.after_update()
+    assert proof.done
