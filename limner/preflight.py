@@ -39,6 +39,8 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     for prompt, tokens in zip(config.samples.prompts, counter.count(config.samples.prompts), strict=True):
         if tokens > counter.limit:
             progress.warn(f"the sample prompt {prompt!r} has {tokens} tokens; {counter.limit} are read")
+    if config.method.kind == "lora":
+        config.method.check_targets(config.model.outline())
     steps, epochs = length(config, ledger)
     rows = (*ledger.summary(), *_length_rows(config, ledger, steps, epochs))
     return Plan(ledger, steps, epochs, rows)

@@ -234,6 +234,11 @@ def test_what_would_stop_the_run_later_stops_the_plan(model: Path, pictures: Pat
         ({"samples": {"prompts": ["a"], "scheduler": "dimm"}}, "Did you mean 'ddim'"),
         ({"samples": {"prompts": ["a"], "size": [66, 64]}}, "samples.size: 66 is no multiple"),
         ({"train": {"device": "mps"}}, "sees no such device"),
+        ({"method": {"kind": "lora", "targets": ["to_q", "to_w"]}}, r"method\.targets: 'to_w' matches no layer"),
+        (
+            {"method": {"kind": "lora", "text_encoder": True, "text_encoder_targets": ["q_prj"]}},
+            r"method\.text_encoder_targets: 'q_prj' .*Did you mean 'q_proj'",
+        ),
     ]:
         with pytest.raises(limner.UserError, match=message):
             limner.plan(run_config(model, pictures, tmp_path / "run", **changes))

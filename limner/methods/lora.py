@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -45,13 +45,21 @@ class Lora(Config):
         """Returns the networks that must not be put into half precision: none, the adapters have their own format."""
         return ()
 
+    def check_targets(self, networks: Mapping[str, nn.Module]) -> None:
+        """Raises UserError for a target that matches no layer of the named ``networks``; these need no weights."""
+        _refuse_unmatched(networks["unet"], self.targets, "method.targets")
+        if self.text_encoder:
+            for part, network in networks.items():
+                if part.startswith("text_encoder"):
+                    _refuse_unmatched(network, self.text_encoder_targets, "method.text_encoder_targets")
+
     def apply(self, model: DiffusionModel, *, seed: int) -> Trainable:
         """Adds the adapters, float32, to the model; ``seed`` decides their first values."""
-        params = self._add(model.denoiser, "unet", self.targets, "method.targets", seed)
+        self.check_targets({"unet": model.denoiser, **model.text_encoders})
+        params = self._add(model.denoiser, "unet", self.targets, seed)
         if self.text_encoder:
             for part, encoder in model.text_encoders.items():
-                targets = self.text_encoder_targets
-                params |= self._add(encoder, part, targets, "method.text_encoder_targets", seed)
+                params |= self._add(encoder, part, self.text_encoder_targets, seed)
         return Trainable(
             kind="lora",
             params=params,
@@ -59,13 +67,10 @@ class Lora(Config):
             waits=frozenset(name for name in params if ".lora_A." in name),
         )
 
-    def _add(
-        self, network: nn.Module, part: str, targets: Sequence[str], where: str, seed: int
-    ) -> dict[str, nn.Parameter]:
+    def _add(self, network: nn.Module, part: str, targets: Sequence[str], seed: int) -> dict[str, nn.Parameter]:
         import torch
         from peft import LoraConfig
 
-        _refuse_unmatched(network, targets, where)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.rank if self.alpha is None else self.alpha,

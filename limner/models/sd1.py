@@ -77,14 +77,30 @@ class SD1(Config):
         """Returns what can be said of captions and sizes without reading weights."""
         from limner.models.sd1_networks import load_tokenizer
 
-        place = locate(self.path, self.revision, hub_patterns=SMALL_FILES)
-        if place.path.is_file():
-            folder = self._settings_of(place.path)
-        else:
-            self._refuse_config_path()
-            folder = check_folder(place.path)
+        folder = self._small_files()
         tokenizer = load_tokenizer(folder)
         return TokenCounter(tokenizer, limit=tokenizer.model_max_length, size_multiple=folder.size_multiple)
+
+    def outline(self) -> dict[str, nn.Module]:
+        """Returns the networks that may train, by name and without numbers (on the meta device): their layers only."""
+        import torch
+        from diffusers import UNet2DConditionModel
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        configs = self._small_files().configs
+        with torch.device("meta"):
+            return {
+                "unet": UNet2DConditionModel.from_config(configs["unet"]),
+                "text_encoder": CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])),
+            }
+
+    def _small_files(self) -> SD1Folder:
+        """Returns the settings and the tokenizer's files, without weights."""
+        place = locate(self.path, self.revision, hub_patterns=SMALL_FILES)
+        if place.path.is_file():
+            return self._settings_of(place.path)
+        self._refuse_config_path()
+        return check_folder(place.path)
 
     def _settings_of(self, file: Path) -> SD1Folder:
         from limner.models.sd1_networks import check_file
