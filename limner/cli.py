@@ -155,7 +155,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
     json_lines: Json = False,
 ) -> None:
-    """Train a small model on a few pictures, from check to export, in about a minute."""
+    """Train a small model on a few pictures, from check to export, in one or two minutes."""
     from limner.demo import demo as run_demo
 
     with _progress(json_lines) as progress:

@@ -1,4 +1,4 @@
-"""The first thing to try: a small model trained on a few pictures, from check to export, in about a minute."""
+"""The first thing to try: a small model trained on a few pictures, from check to export, in one or two minutes."""
 
 from __future__ import annotations
 

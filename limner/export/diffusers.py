@@ -13,13 +13,13 @@ from limner.export.metadata import architecture_metadata, safetensors_bytes
 from limner.export.portable import make_portable
 from limner.export.result import ExportResult, compare, staged, write_record
 from limner.export.trained_lora import (
-    ADAPTER_NAME,
     file_tensors,
     lora_settings,
     network_metadata,
     put_on,
     trained_layers,
 )
+from limner.methods.lora import ADAPTER_NAME
 from limner.methods.trainable import Trainable
 from limner.models.adapter_files import METADATA_KEY, WEIGHTS, LowRank
 from limner.models.adapters import lora_layers

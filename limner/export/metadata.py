@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WORDS_WITHOUT_NAMES = frozenset(
-    ["kind", "scheduler", "precision", "device", "weighting", "prediction_type", "targets", "text_encoder_targets"]
+    ["kind", "scheduler", "precision", "device", "prediction_type", "targets", "text_encoder_targets"]
 )
 """Settings whose text is Limner's vocabulary, never a name of the user's."""
 _ARCHITECTURES = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2"}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from limner.methods.lora import ADAPTER_NAME
 from limner.methods.trainable import Trainable
 from limner.models.adapter_files import LowRank
 from limner.models.adapters import inject, lora_layers
@@ -14,7 +15,6 @@ from limner.models.protocol import DiffusionModel
 if TYPE_CHECKING:
     from torch import Tensor
 
-ADAPTER_NAME = "default"
 _NEEDED = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")
 _NEVER = ("peft_version", "inference_mode", "auto_mapping", "base_model_name_or_path", "peft_type")
 

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +23,6 @@ FORMAT = 1
 STATE, WEIGHTS, EMA, OPTIMIZER = "state.json", "weights.safetensors", "ema.safetensors", "optimizer.safetensors"
 Identity = dict[str, Any]
 """What must stay for a checkpoint to be continued, flat: ``config.optimizer.lr``, ``base.denoiser``, ``data``."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint that was read and found whole."""
-
-    step: int
-    weights: dict[str, Tensor]
-    """The trained tensors by name; the averaged ones where the run kept an average."""
 
 
 def save_checkpoint(rundir: RunDir, state: TrainState, identity: Identity) -> Path:
@@ -122,16 +112,6 @@ def load_checkpoint(folder: Path, state: TrainState, identity: Identity) -> None
     if state.scaler is not None:
         state.scaler.load_state_dict(saved["scaler"])
     state.step, state.skipped, state.proved = saved["step"], saved["skipped"], saved["proved"]
-
-
-def read_weights(folder: Path) -> Checkpoint:
-    """Returns the trained weights of a checkpoint, averaged where there is an average, after checking its files."""
-    from safetensors.torch import load_file
-
-    saved = _read_state(folder)
-    _verify_files(folder, saved["files"])
-    name = EMA if EMA in saved["files"] else WEIGHTS
-    return Checkpoint(step=saved["step"], weights=load_file(folder / name))
 
 
 def _read_state(folder: Path) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from limner.core.errors import NonFiniteError, UserError
 from limner.core.rundir import RunDir
-from limner.training.checkpoint import load_checkpoint, prune_checkpoints, read_weights, save_checkpoint
+from limner.training.checkpoint import load_checkpoint, prune_checkpoints, save_checkpoint
 from limner.training.ema import Ema
 from limner.training.loop import TrainState
 from tests.processes import clean_processes
@@ -51,14 +52,14 @@ def test_what_is_saved_comes_back_and_goes_on_the_same(tmp_path: Path) -> None:
         assert torch.equal(one.ema.averages[name], again.ema.averages[name])
 
 
-def test_averaged_weights_are_what_a_reader_gets(tmp_path: Path) -> None:
+def test_the_averages_are_kept_beside_the_weights(tmp_path: Path) -> None:
     run, one = RunDir(tmp_path), state()
     advance(one)
     advance(one)
-    read = read_weights(save_checkpoint(run, one, IDENTITY))
+    kept = load_file(save_checkpoint(run, one, IDENTITY) / "ema.safetensors")
     assert one.ema is not None
-    assert torch.equal(read.weights["w"], one.ema.averages["w"])
-    assert not torch.equal(read.weights["w"], one.params["w"])
+    assert torch.equal(kept["w"], one.ema.averages["w"])
+    assert not torch.equal(kept["w"], one.params["w"])
 
 
 def test_only_the_newest_stay_and_a_whole_one_is_not_written_again(tmp_path: Path) -> None:
