@@ -120,7 +120,28 @@ class Prodigy(Config):
         return optimizer
 
 
-OptimizerConfig = Annotated[AdamW | AdamW8bit | Adafactor | Prodigy, Field(discriminator="kind")]
+class Muon(Config):
+    """Muon (arXiv:2502.16982) for matrices and convolutions, AdamW for the rest: fewer steps from random weights."""
+
+    kind: Literal["muon"] = "muon"
+    lr: float = Field(default=1e-3, gt=0)
+    """Learning rate, of the size that AdamW would get."""
+    momentum: Share = 0.95
+    """Decay of the running mean of a matrix's gradient."""
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    """For vectors: decay of the running means of the gradient and of its square."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """Decoupled weight decay."""
+    slow_start: ClassVar[int] = 0
+
+    def build(self, groups: ParamGroups) -> torch.optim.Optimizer:
+        """Returns the optimizer; each group brings its own ``lr``."""
+        from limner.training.muon import make_muon
+
+        return make_muon(groups, momentum=self.momentum, betas=self.betas, weight_decay=self.weight_decay)
+
+
+OptimizerConfig = Annotated[AdamW | AdamW8bit | Adafactor | Prodigy | Muon, Field(discriminator="kind")]
 
 
 def _missing(package: str, kind: str, extra: str) -> UserError:
