@@ -16,7 +16,7 @@ from limner.evaluation.samples import Samples
 from limner.export import ExportConfig
 from limner.methods import MethodConfig
 from limner.models import ModelConfig
-from limner.training.objectives import Denoising
+from limner.training.objectives import Denoising, ObjectiveConfig
 from limner.training.optimizers import AdamW, OptimizerConfig
 from limner.training.precision import PrecisionName
 from limner.training.schedules import Schedule
@@ -91,8 +91,8 @@ class RunConfig(Config):
     images: ImageConfig = ImageConfig()
     """How pictures are cropped and scaled."""
     method: MethodConfig
-    """What trains: lora or full."""
-    objective: Denoising = Denoising()
+    """What trains, and how: lora, full or autoencoder."""
+    objective: ObjectiveConfig = Denoising()
     """What is minimised."""
     optimizer: OptimizerConfig = AdamW()
     """How weights move along the gradient."""
@@ -151,8 +151,39 @@ def conflicts(config: RunConfig) -> list[str]:
             f"({config.train.steps}); the learning rate would never be reached."
         )
     method = config.method
-    if config.optimizer.kind == "prodigy" and method.text_encoder and method.text_encoder_lr_scale != 1:
+    one_rate = method.kind == "autoencoder" or not method.text_encoder or method.text_encoder_lr_scale == 1
+    if config.optimizer.kind == "prodigy" and not one_rate:
         problems.append("method.text_encoder_lr_scale: Prodigy finds one learning rate for all; leave it at 1.")
-    wrong = [export.kind for export in config.export or () if config.method.kind not in export.methods]
-    problems += [f"export: {kind!r} cannot hold what method {config.method.kind!r} trains." for kind in wrong]
+    for export in config.export or ():
+        if method.kind not in export.methods or config.model.kind not in export.models:
+            problems.append(
+                f"export: {export.kind!r} cannot hold what method {method.kind!r} trains of {config.model.kind!r}."
+            )
+    return [*problems, *_family_conflicts(config)]
+
+
+_FITTING = {
+    "denoising": ("sd1", ("lora", "full")),
+    "reconstruction": ("sd1", ("autoencoder",)),
+    "contrastive": ("clip", ("full",)),
+}
+"""By objective: the kind of model that it trains, and the methods."""
+
+
+def _family_conflicts(config: RunConfig) -> list[str]:
+    """Returns where model, method and objective do not belong together."""
+    model, methods = _FITTING[config.objective.kind]
+    if config.model.kind != model or config.method.kind not in methods:
+        return [
+            f"objective: {config.objective.kind!r} trains model {model!r} by method {' or '.join(methods)}; this is "
+            f"model {config.model.kind!r} with method {config.method.kind!r}."
+        ]
+    problems = []
+    if config.objective.kind == "contrastive":
+        if config.train.batch_size == 1:
+            problems.append("train.batch_size: 1 leaves no other caption to tell a picture's own from.")
+        if config.train.micro_batch_size not in (None, config.train.batch_size):
+            problems.append("train.micro_batch_size: a contrastive loss compares the whole batch; leave it out.")
+        if config.samples.prompts:
+            problems.append("samples.prompts: this model does not draw.")
     return problems

@@ -13,6 +13,7 @@ from limner.core.errors import ConfigError, UserError
 from limner.core.rundir import RunDir, read_metrics
 from limner.models.adapter_files import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS
 from limner.models.safety import CONVERT, MAX_JSON_BYTES, PICKLE_SUFFIXES, parse_json, read_safetensors_header
+from limner.models.weights import BUILTIN, builtin_folder
 from limner.models.weights_facts import Facts, origin_facts, part_of, readable, size_facts, weights_facts
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
@@ -59,6 +60,8 @@ def _plain_json(value: Any) -> Any:
 
 def inspect_path(path: Path) -> Inspection:
     """Returns what ``path`` is. Raises UserError where nothing is there, or where its header is damaged or hostile."""
+    if str(path) == BUILTIN and not path.exists():
+        path = builtin_folder()
     if path.is_dir():
         return _inspect_folder(path)
     if path.is_file():

@@ -39,7 +39,7 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     for prompt, tokens in zip(config.samples.prompts, counter.count(config.samples.prompts), strict=True):
         if tokens > counter.limit:
             progress.warn(f"the sample prompt {prompt!r} has {tokens} tokens; {counter.limit} are read")
-    if config.method.kind == "lora":
+    if config.method.kind == "lora" and config.model.kind == "sd1":
         config.method.check_targets(config.model.outline())
     steps, epochs = length(config, ledger)
     rows = (*ledger.summary(), *_length_rows(config, ledger, steps, epochs))
@@ -133,7 +133,15 @@ def _check_trigger_word(config: RunConfig, ledger: Ledger) -> None:
 
 
 def _check_sizes(config: RunConfig, ledger: Ledger, multiple: int) -> None:
+    one_size = config.model.kind == "clip"
     for picture in ledger.prepared:
+        if one_size and picture.bucket != (multiple, multiple):
+            width, height = picture.bucket
+            raise UserError(
+                f"{width}x{height} does not fit the model, which reads pictures of {multiple}x{multiple} only.",
+                where="images.resolution",
+                fix=f"Set images.resolution: {multiple} and images.buckets: false.",
+            )
         if picture.bucket[0] % multiple or picture.bucket[1] % multiple:
             width, height = picture.bucket
             raise UserError(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from limner.config import RunConfig
 from limner.core.config import Origins, to_yaml
@@ -18,7 +17,7 @@ from limner.core.errors import NonFiniteError, UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_json
 from limner.data.ledger import Ledger, Prepared, write_ledger
-from limner.models.protocol import DiffusionModel
+from limner.models.protocol import Trained
 from limner.preflight import cache_folder, plan
 from limner.training.backward import REMEDY
 from limner.training.checkpoint import load_checkpoint, prune_checkpoints, save_checkpoint
@@ -92,7 +91,7 @@ def finetune(
             status.write("stopped")
             return RunResult(config.out, step, session.steps, loss, None, interrupted=interrupted)
         with session.tuned_weights():
-            change = _prove_change(session)
+            change = _prove_change(config, session)
             prune_checkpoints(rundir, keep=config.train.keep_checkpoints)
             exports = _export(config, rundir, session, progress)
         status.write("finished")
@@ -106,7 +105,7 @@ class _Session:
     ledger: Ledger
     steps: int
     precision: Precision
-    model: DiffusionModel
+    model: Trained
     trainable: Trainable
     state: TrainState
     feed: Feed
@@ -132,8 +131,8 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
     for notice in model.notices:
         progress.warn(notice)
     identity = _identity(config, ledger, model, steps, precision)
-    model.to(precision.device, precision.dtype, float32=config.method.float32_parts(model))
-    trainable = config.method.apply(model, seed=config.seed)
+    model.to(precision.device, precision.dtype, float32=config.method.float32_parts(_fitting(model)))
+    trainable = config.method.apply(_fitting(model), seed=config.seed)
     if config.train.gradient_checkpointing:
         model.checkpoint_gradients()
     progress.stage("model", 1, 1)
@@ -151,9 +150,14 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
         state=state,
         feed=_feed(config, ledger, model, trainable, precision),
         identity=identity,
-        base_prediction=_probe(model, precision),
+        base_prediction=_probe(config, model, precision),
         environment=describe_environment(precision),
     )
+
+
+def _fitting(model: Trained) -> Any:
+    """Returns the model as what method, objective and exports take: ``config.conflicts`` has seen that they fit it."""
+    return model
 
 
 def _new_state(config: RunConfig, trainable: Trainable, precision: Precision) -> TrainState:
@@ -174,7 +178,7 @@ def _new_state(config: RunConfig, trainable: Trainable, precision: Precision) ->
     )
 
 
-def _feed(config: RunConfig, ledger: Ledger, model: DiffusionModel, trainable: Trainable, precision: Precision) -> Feed:
+def _feed(config: RunConfig, ledger: Ledger, model: Trained, trainable: Trainable, precision: Precision) -> Feed:
     from limner.data.cache import TensorCache
     from limner.data.order import Order
     from limner.training.feed import Feed
@@ -182,6 +186,7 @@ def _feed(config: RunConfig, ledger: Ledger, model: DiffusionModel, trainable: T
     slots: tuple[Prepared, ...] = tuple(p for p in ledger.prepared for _ in range(p.example.repeats))
     numbers = {bucket: number for number, bucket in enumerate(sorted({p.bucket for p in slots}))}
     folder = cache_folder(config) / "tensors"
+    keeps_text = config.objective.kind == "denoising" and not trainable.trains_text
     return Feed(
         slots=slots,
         order=Order([numbers[p.bucket] for p in slots], batch_size=config.train.batch_size, seed=config.seed),
@@ -189,10 +194,11 @@ def _feed(config: RunConfig, ledger: Ledger, model: DiffusionModel, trainable: T
         micro_batch_size=config.train.micro_batch_size or config.train.batch_size,
         caption_dropout=config.objective.caption_dropout,
         seed=config.seed,
-        model=model,
+        model=_fitting(model),
         precision=precision,
         latents=TensorCache(folder if config.cache.latents else None),
-        captions=None if trainable.trains_text else TensorCache(folder if config.cache.captions else None),
+        captions=TensorCache(folder if config.cache.captions else None) if keeps_text else None,
+        reads=config.objective.reads,
     )
 
 
@@ -210,7 +216,7 @@ def _train(
     proof = LearningProof(session.trainable.params, session.model.networks, session.trainable.waits, patience)
     scaler = state.scaler
     backward = config.objective.backward(
-        session.model,
+        _fitting(session.model),
         seed=config.seed,
         precision=session.precision,
         scale=(lambda loss: loss) if scaler is None else scaler.scale,
@@ -261,23 +267,27 @@ def _draw_samples(config: RunConfig, rundir: RunDir, session: _Session, progress
         return
     with session.tuned_weights(), session.precision.autocast():
         config.samples.draw(
-            session.model,
+            _fitting(session.model),
             folder,
             square=config.images.resolution,
             on_progress=lambda done, total: progress.stage("samples", done, total),
         )
 
 
-def _probe(model: DiffusionModel, precision: Precision) -> Tensor:
-    from limner.models.probe import probe
+def _probe(config: RunConfig, model: Trained, precision: Precision) -> Tensor:
+    """Returns the answer to a fixed question, of the part that trains."""
+    from limner.models.probe import probe, probe_autoencoder, probe_dual_encoder
 
+    fitting = _fitting(model)
     with precision.autocast():
-        return probe(model)
+        if config.objective.kind == "reconstruction":
+            return probe_autoencoder(fitting.vae, side=2 * model.size_multiple)
+        return probe(fitting) if config.objective.kind == "denoising" else probe_dual_encoder(fitting)
 
 
-def _prove_change(session: _Session) -> float:
+def _prove_change(config: RunConfig, session: _Session) -> float:
     """Returns how far the prediction moved from the base model's; raises if it did not move at all."""
-    change = float((_probe(session.model, session.precision) - session.base_prediction).abs().max())
+    change = float((_probe(config, session.model, session.precision) - session.base_prediction).abs().max())
     if not math.isfinite(change):
         raise NonFiniteError("the trained model's prediction is not finite: training has ruined it.", fix=REMEDY)
     if change == 0:
@@ -294,22 +304,26 @@ def _export(config: RunConfig, rundir: RunDir, session: _Session, progress: Prog
     from limner.export.metadata import file_metadata
 
     results = []
-    exports = config.export if config.export is not None else default_exports(config.method.kind)
+    exports = config.export if config.export is not None else default_exports(config.model.kind, config.method.kind)
     metadata = file_metadata(
         base=session.model.source.name,
-        base_hash=session.identity["base.denoiser"],
+        base_hash=session.identity["base.clip" if config.model.kind == "clip" else "base.denoiser"],
         manifest=session.ledger.manifest,
         trigger_word=config.trigger_word,
         step=session.state.step,
         settings=config.model_dump(mode="json"),
         resolution=config.images.resolution,
-        prediction_type=session.model.process.prediction_type,
+        prediction_type=session.identity.get("base.prediction_type", ""),
         private=config.private,
     )
     for number, export in enumerate(exports):
         progress.stage("exports", number, len(exports))
         result = export.write(
-            session.model, session.trainable, rundir.export / export.kind, metadata, fresh_base=config.model.load
+            _fitting(session.model),
+            session.trainable,
+            rundir.export / export.kind,
+            metadata,
+            fresh_base=cast("Any", config.model.load),
         )
         results.append(result)
         progress.say(f"{result.path}: read back by {result.reader}, largest difference {result.max_error:.1e}")
@@ -318,9 +332,7 @@ def _export(config: RunConfig, rundir: RunDir, session: _Session, progress: Prog
 
 
 # ---------------------------------------------------------------------------------------------------------- resume
-def _identity(
-    config: RunConfig, ledger: Ledger, model: DiffusionModel, steps: int, precision: Precision
-) -> dict[str, Any]:
+def _identity(config: RunConfig, ledger: Ledger, model: Trained, steps: int, precision: Precision) -> dict[str, Any]:
     """Returns what must be the same for a checkpoint to be continued. Call it before the method changes the model."""
     values = _flat(config.model_dump(mode="json"))
     kept = {
@@ -331,11 +343,7 @@ def _identity(
     return {
         **kept,
         "data": ledger.manifest,
-        "base.denoiser": model.denoiser_hash(),
-        "base.text_encoder": model.text_encoder_hash(),
-        "base.autoencoder": model.image_encoder_hash(),
-        "base.prediction_type": model.process.prediction_type,
-        "base.noise": hashlib.sha256(model.process.alphas_cumprod.numpy().tobytes()).hexdigest(),
+        **{f"base.{key}": value for key, value in model.identity().items()},
         "precision": precision.name,
         **_split(config),
         **({} if config.schedule.kind == "constant" else {"steps": steps}),

@@ -31,7 +31,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, method in (("lora", Lora(rank=4, alpha=8, text_encoder=True)), ("full", Full())):
         model = fresh()
         trainable = method.apply(model, seed=0)
-        for export in default_exports(trainable.kind):
+        for export in default_exports("sd1", trainable.kind):
             export.write(model, trainable, root / f"{name}-{export.kind}", METADATA, fresh_base=fresh)
     return root
 

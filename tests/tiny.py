@@ -12,7 +12,8 @@ from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from limner.builtin import untrained
 
@@ -127,4 +128,31 @@ def save_tiny(
     """Writes :func:`sd15` as a diffusers folder, safetensors only, and returns the folder."""
     pipeline = sd15(seed, prediction_type, size, words, sd2, in_channels)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def save_tiny_clip(folder: Path, *, seed: int = 0, size: int = 32) -> Path:
+    """Writes a dual encoder of two layers a tower, for pictures of ``size`` pixels, as a transformers folder."""
+    tokenizer = clip_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CLIPModel(
+            CLIPConfig(
+                text_config=clip_text_config(tokenizer).to_dict(),
+                vision_config={
+                    "hidden_size": 32,
+                    "intermediate_size": 37,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 4,
+                    "image_size": size,
+                    "patch_size": 8,
+                },
+                projection_dim=16,
+            )
+        )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size}).save_pretrained(
+        folder
+    )
     return folder

@@ -33,8 +33,8 @@ class Batch:
     """Where in the run each visit stands; noise and timesteps are drawn from it."""
     ids: tuple[str, ...]
     captions: tuple[str, ...]
-    moments: Tensor
-    """[B, 2C, h, w], the autoencoder's mean and log-variance."""
+    images: Tensor
+    """What the objective reads: the moments of the latents, [B, 2C, h, w], or pixels in [-1, 1], [B, 3, H, W]."""
     conditioning: dict[str, Tensor] | None
     """The text states, each [B, ...]; None where the text encoder trains and must read the captions itself."""
     weights: Tensor
@@ -89,7 +89,7 @@ def collate(
         positions=tuple(one.position for one in visits),
         ids=tuple(one.picture.example.id for one in visits),
         captions=tuple(one.caption for one in visits),
-        moments=torch.stack([encode_image(one) for one in visits]),
+        images=torch.stack([encode_image(one) for one in visits]),
         conditioning=conditioning,
         weights=torch.tensor([one.picture.example.weight for one in visits], dtype=torch.float32),
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from limner.export.diffusers import Diffusers
 from limner.export.peft import Peft
+from limner.export.transformers import Transformers
 
-ExportConfig = Annotated[Diffusers | Peft, Field(discriminator="kind")]
+ExportConfig = Annotated[Diffusers | Peft | Transformers, Field(discriminator="kind")]
 
 
-def default_exports(method: Literal["lora", "full"]) -> tuple[Diffusers | Peft, ...]:
-    """Returns every format that can hold what the method trains."""
-    formats: tuple[Diffusers | Peft, ...] = (Diffusers(), Peft())
-    return tuple(export for export in formats if method in export.methods)
+def default_exports(model: str, method: str) -> tuple[Diffusers | Peft | Transformers, ...]:
+    """Returns every format that can hold what a method trains of a kind of model."""
+    formats: tuple[Diffusers | Peft | Transformers, ...] = (Diffusers(), Peft(), Transformers())
+    return tuple(export for export in formats if method in export.methods and model in export.models)

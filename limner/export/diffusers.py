@@ -11,7 +11,7 @@ from limner.core.config import Config
 from limner.core.rundir import write_atomic
 from limner.export.metadata import architecture_metadata, safetensors_bytes
 from limner.export.portable import make_portable
-from limner.export.result import ExportResult, compare, staged, write_record
+from limner.export.result import ExportResult, compare, copy_weights, staged, write_record
 from limner.export.trained_lora import (
     file_tensors,
     lora_settings,
@@ -24,7 +24,7 @@ from limner.methods.trainable import Trainable
 from limner.models.adapter_files import METADATA_KEY, WEIGHTS, LowRank
 from limner.models.adapters import lora_layers
 from limner.models.evaluating import evaluating
-from limner.models.probe import probe
+from limner.models.probe import probe, probe_autoencoder
 from limner.models.protocol import DiffusionModel
 from limner.models.weights import quiet
 
@@ -42,7 +42,8 @@ class Diffusers(Config):
     dtype: Literal["float32", "float16"] = "float32"
     """Number format of the weights in the file; float16 halves the size and rounds each weight to about 3 digits."""
 
-    methods: ClassVar[tuple[str, ...]] = ("lora", "full")
+    methods: ClassVar[tuple[str, ...]] = ("lora", "full", "autoencoder")
+    models: ClassVar[tuple[str, ...]] = ("sd1",)
 
     def write(
         self,
@@ -137,26 +138,14 @@ def _write_pipeline(
     import torch
 
     fresh = fresh_base()
-    base = _draw(fresh.pipeline(), fresh)
+    answer = _rebuild if trainable.kind == "autoencoder" else _draw
+    base = answer(fresh.pipeline(), fresh)
     for part in trainable.parts:
-        _copy_weights(model.networks[part], fresh.networks[part])
+        copy_weights(model.networks[part], fresh.networks[part])
     pipeline = fresh.pipeline().to(dtype)
     _save(pipeline, folder)
-    trained = _draw(pipeline.to(torch.float32), fresh)
-    return compare(folder, reader=reader_name(), file=_draw(_load(folder), fresh), trained=trained, base=base)
-
-
-def _copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Copies tensor by tensor, so that no third copy of a large network is in memory."""
-    import torch
-
-    values = source.state_dict()
-    places = target.state_dict()
-    if values.keys() != places.keys():
-        raise RuntimeError(f"other tensors than the base has: {sorted(values.keys() ^ places.keys())[:3]}")
-    with torch.no_grad():
-        for name, value in values.items():
-            places[name].copy_(value.detach())
+    trained = answer(pipeline.to(torch.float32), fresh)
+    return compare(folder, reader=reader_name(), file=answer(_load(folder), fresh), trained=trained, base=base)
 
 
 def _save(pipeline: Any, folder: Path) -> None:
@@ -204,6 +193,11 @@ def _draw(pipeline: Any, model: DiffusionModel) -> Tensor:
             output_type="latent",
         ).images
     return latents.float().cpu()
+
+
+def _rebuild(pipeline: Any, model: DiffusionModel) -> Tensor:
+    """Returns what a pipeline's autoencoder makes of a picture; ``model`` is asked for the size only."""
+    return probe_autoencoder(pipeline.vae, side=2 * model.size_multiple)
 
 
 def reader_name() -> str:

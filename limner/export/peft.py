@@ -25,6 +25,7 @@ class Peft(Config):
     kind: Literal["peft"] = "peft"
 
     methods: ClassVar[tuple[str, ...]] = ("lora",)
+    models: ClassVar[tuple[str, ...]] = ("sd1",)
 
     def write(
         self,

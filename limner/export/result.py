@@ -15,7 +15,7 @@ from limner.core.rundir import write_json
 from limner.models.probe import difference
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 LARGEST_ERROR = 1e-4
 """Largest difference between the file's prediction and the trained model's, as a share of the largest prediction."""
@@ -49,6 +49,19 @@ def compare(path: Path, *, reader: str, file: Tensor, trained: Tensor, base: Ten
             fix="This is a defect of Limner or of that release: please report it with your recipe.",
         )
     return ExportResult(path, reader, error.relative, effect.relative)
+
+
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Copies tensor by tensor, so that no third copy of a large network is in memory."""
+    import torch
+
+    values = source.state_dict()
+    places = target.state_dict()
+    if values.keys() != places.keys():
+        raise RuntimeError(f"other tensors than the base has: {sorted(values.keys() ^ places.keys())[:3]}")
+    with torch.no_grad():
+        for name, value in values.items():
+            places[name].copy_(value.detach())
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from limner.methods.autoencoder import Autoencoder
 from limner.methods.full import Full
 from limner.methods.lora import Lora
 
-MethodConfig = Annotated[Lora | Full, Field(discriminator="kind")]
+MethodConfig = Annotated[Lora | Full | Autoencoder, Field(discriminator="kind")]

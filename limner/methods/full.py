@@ -8,14 +8,14 @@ from pydantic import Field
 
 from limner.core.config import Config
 from limner.methods.trainable import Trainable
-from limner.models.protocol import DiffusionModel
+from limner.models.protocol import Trained
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class Full(Config):
-    """All the weights of the denoiser train, and those of the text encoder if asked for."""
+    """All the weights of the denoiser train, and those of the text encoder if asked for; of CLIP, the same."""
 
     kind: Literal["full"] = "full"
     text_encoder: bool = False
@@ -23,19 +23,16 @@ class Full(Config):
     text_encoder_lr_scale: float = Field(default=1.0, gt=0)
     """Learning rate of the text encoder as a multiple of optimizer.lr."""
 
-    def float32_parts(self, model: DiffusionModel) -> tuple[str, ...]:
+    def float32_parts(self, model: Trained) -> tuple[str, ...]:
         """Returns the networks that must not be put into half precision: rounding would be where training begins."""
-        return ("unet", *model.text_encoders) if self.text_encoder else ("unet",)
+        return tuple(model.full_parts(text_encoder=self.text_encoder))
 
-    def apply(self, model: DiffusionModel, *, seed: int) -> Trainable:
+    def apply(self, model: Trained, *, seed: int) -> Trainable:
         """Makes the weights trainable. ``seed`` is not needed: nothing new is made."""
-        params = _unfreeze(model.denoiser, "unet")
-        if self.text_encoder:
-            for part, encoder in model.text_encoders.items():
-                params |= _unfreeze(encoder, part)
-        return Trainable(
-            kind="full", params=params, lr_scales=dict.fromkeys(model.text_encoders, self.text_encoder_lr_scale)
-        )
+        parts = model.full_parts(text_encoder=self.text_encoder)
+        params = {name: value for part, network in parts.items() for name, value in _unfreeze(network, part).items()}
+        scales = {part: self.text_encoder_lr_scale for part in parts if part.startswith("text_encoder")}
+        return Trainable(kind="full", params=params, lr_scales=scales)
 
 
 def _unfreeze(network: nn.Module, part: str) -> dict[str, nn.Parameter]:

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trainable:
-    """The parameters to train, by name: ``unet.`` or ``text_encoder.`` before the network's own name."""
+    """The parameters to train, by name: ``unet.``, ``text_encoder.`` or ``vae.`` before the network's own name."""
 
-    kind: Literal["lora", "full"]
+    kind: Literal["lora", "full", "autoencoder"]
     params: dict[str, nn.Parameter]
     lr_scales: dict[str, float] = field(default_factory=dict)
     """Factors of the learning rate by network (``text_encoder``); 1 where a network is not named."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from limner.core.rng import tensor_stream
 from limner.models.evaluating import evaluating, in_float32
-from limner.models.protocol import DiffusionModel
+from limner.models.protocol import DiffusionModel, DualEncoder
 
 if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
     from torch import Tensor
 
 PROMPTS = ("a photo of a dog in the snow", "an oil painting of two red houses, 1890")
@@ -36,6 +37,30 @@ def probe(model: DiffusionModel, *, seed: int = 0) -> Tensor:
         t = torch.tensor([model.process.timesteps // 5, 4 * model.process.timesteps // 5], device=device)
         answer = model.predict(model.process.add_noise(x_0, eps, t), t, model.encode_prompts(PROMPTS))
     return answer.float().cpu()
+
+
+def probe_autoencoder(vae: AutoencoderKL, *, side: int, seed: int = 0) -> Tensor:
+    """Returns what an autoencoder makes of a random picture of ``side`` pixels: moments, then pixels, in one row."""
+    import torch
+
+    pixels = torch.rand(1, 3, side, side, generator=tensor_stream(seed, 0, "probe")) * 2 - 1
+    with evaluating([vae]), in_float32(vae.device):
+        posterior = vae.encode(pixels.to(vae.device, torch.float32)).latent_dist
+        answer = torch.cat([posterior.parameters.flatten(), vae.decode(posterior.mode()).sample.flatten()])
+    return answer.float().cpu()
+
+
+def probe_dual_encoder(model: DualEncoder, *, seed: int = 0) -> Tensor:
+    """Returns a dual encoder's embeddings of two random pictures and two prompts, and its temperature, in one row."""
+    import torch
+
+    side = model.default_size
+    streams = [tensor_stream(seed, index, "probe") for index in range(len(PROMPTS))]
+    pixels = torch.cat([torch.rand(1, 3, side, side, generator=stream) * 2 - 1 for stream in streams])
+    with evaluating(model.networks.values()):
+        images = model.embed_images(pixels.to(model.logit_scale.device))
+        answer = [images.flatten(), model.embed_prompts(PROMPTS).flatten(), model.logit_scale.detach().flatten()]
+    return torch.cat([part.float() for part in answer]).cpu()
 
 
 @dataclass(frozen=True)

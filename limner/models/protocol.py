@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,19 +27,11 @@ class ModelSource:
     """The Hub commit, where there is one."""
 
 
-class DiffusionModel(Protocol):
-    """A text-to-image diffusion model. B batch, C channels, H W pixels, h w latent, L tokens, D features."""
+class Trained(Protocol):
+    """What every family offers to a run. B batch, C channels, H W pixels, h w latent, L tokens, D features."""
 
     @property
     def source(self) -> ModelSource: ...
-    @property
-    def denoiser(self) -> nn.Module: ...
-    @property
-    def text_encoders(self) -> dict[str, nn.Module]:
-        """By the names that diffusers gives them: ``text_encoder``, ``text_encoder_2``."""
-
-    @property
-    def process(self) -> NoiseProcess: ...
     @property
     def size_multiple(self) -> int:
         """Both sides of a picture must be multiples of this many pixels."""
@@ -54,26 +46,65 @@ class DiffusionModel(Protocol):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Every network by the name that diffusers gives it: ``unet``, ``vae``, ``text_encoder``."""
+        """Every network by the name that diffusers or transformers gives it: ``unet``, ``vae``, ``text_encoder``."""
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What a person should be told about the files and settings, a sentence each."""
 
+    def identity(self) -> dict[str, str]:
+        """Returns what must stay for a checkpoint to be continued: hashes of weights and settings, before training."""
+
+    def full_parts(self, *, text_encoder: bool) -> dict[str, nn.Module]:
+        """Returns the networks that full fine-tuning trains, by name; the text encoders only if asked for."""
+
     def to(self, device: torch.device, dtype: torch.dtype, *, float32: Collection[str] = ()) -> None:
-        """Moves the networks; those named in ``float32`` keep it, and so does the autoencoder, which would overflow."""
+        """Moves the networks; those named in ``float32`` keep it, and so does an autoencoder, which would overflow."""
 
     def train_mode(self, parts: Collection[str]) -> None:
         """Puts the networks named in ``parts`` into training mode and the others into evaluation mode."""
 
     def checkpoint_gradients(self) -> None:
-        """Makes denoiser and text encoders compute activations again in the backward pass: less memory, more time."""
+        """Makes what trains compute activations again in the backward pass: less memory, more time."""
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Returns the tokens of each prompt, special ones included, before any cut."""
 
+
+class DualEncoder(Trained, Protocol):
+    """Pictures and captions in one space."""
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """The logarithm of the factor of all similarities."""
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Returns [B, D] of unit norm, float32, of pixels [B, 3, H, W] in [-1, 1]; gradients flow."""
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Returns [B, D] of unit norm, float32; gradients flow."""
+
+
+class DiffusionModel(Trained, Protocol):
+    """A text-to-image diffusion model."""
+
+    @property
+    def denoiser(self) -> nn.Module: ...
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """By the names that diffusers gives them: ``text_encoder``, ``text_encoder_2``."""
+
+    @property
+    def process(self) -> NoiseProcess: ...
+
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Returns the moments of the posterior, [B, 2C, h, w], of pixels [B, 3, H, W] in [-1, 1]; no randomness."""
+
+    def reconstruct(self, pixels: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns the moments [B, 2C, h, w] of pixels and the pixels [B, 3, H, W] decoded from a sample of them.
+
+        ``noise`` gives the sample's normal numbers, [B, C, h, w] for the shape (C, h, w). Gradients flow.
+        """
 
     def sample_latents(self, moments: Tensor, eps: Tensor) -> Tensor:
         """Returns scaled latents [B, C, h, w] = scale * (mean + std * eps)."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,7 +38,7 @@ class SD1(Config):
 
     kind: Literal["sd1"] = "sd1"
     path: str = Field(min_length=1)
-    """A Hub id such as CompVis/stable-diffusion-v1-4, a diffusers folder, or a single .safetensors file."""
+    """A Hub id such as CompVis/stable-diffusion-v1-4, a diffusers folder, a single .safetensors file, or builtin."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model; unset is its main branch."""
     prediction_type: Literal["auto", "epsilon", "v_prediction", "sample"] = "auto"
@@ -202,6 +203,20 @@ class SD1Model:
     def token_limit(self) -> int:
         return int(self.tokenizer.model_max_length)
 
+    def identity(self) -> dict[str, str]:
+        """Returns what must stay for a checkpoint to be continued: hashes of weights and settings, before training."""
+        return {
+            "denoiser": self.denoiser_hash(),
+            "text_encoder": self.text_encoder_hash(),
+            "autoencoder": self.image_encoder_hash(),
+            "prediction_type": self.process.prediction_type,
+            "noise": hashlib.sha256(self.process.alphas_cumprod.numpy().tobytes()).hexdigest(),
+        }
+
+    def full_parts(self, *, text_encoder: bool) -> dict[str, nn.Module]:
+        """Returns what full fine-tuning trains: the denoiser, and the text encoder if asked for."""
+        return {"unet": self.unet, **(self.text_encoders if text_encoder else {})}
+
     def to(self, device: torch.device, dtype: torch.dtype, *, float32: Collection[str] = ()) -> None:
         """Moves the networks; those named in ``float32`` keep it, and so does the autoencoder, which would overflow."""
         import torch
@@ -221,6 +236,8 @@ class SD1Model:
         Call it after the method was applied: a frozen text encoder is left alone, it would keep a graph for nothing.
         """
         self.unet.enable_gradient_checkpointing()
+        if any(parameter.requires_grad for parameter in self.vae.parameters()):
+            self.vae.enable_gradient_checkpointing()
         if any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
             self.text_encoder.activation_checkpointing_enable({"use_reentrant": False})
 
@@ -237,11 +254,20 @@ class SD1Model:
             moments: Tensor = self.vae.encode(pixels.to(device, torch.float32)).latent_dist.parameters
         return moments
 
+    def reconstruct(self, pixels: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns the moments [B, 2C, h, w] of pixels and the pixels [B, 3, H, W] decoded from a sample of them.
+
+        ``noise`` gives the sample's normal numbers, [B, C, h, w] for the shape (C, h, w). Gradients flow; float32.
+        """
+        with in_float32(pixels.device):
+            moments: Tensor = self.vae.encode(pixels).latent_dist.parameters
+            shape = (moments.shape[1] // 2, *moments.shape[2:])
+            rebuilt: Tensor = self.vae.decode(_sample(moments, noise(shape).to(pixels.device))).sample
+        return moments, rebuilt
+
     def sample_latents(self, moments: Tensor, eps: Tensor) -> Tensor:
         """Returns scaled latents [B, C, h, w] = scale * (mean + std * eps)."""
-        mean, log_variance = moments.chunk(2, dim=1)
-        std = (0.5 * log_variance.clamp(-30.0, 20.0)).exp()  # the bounds of diffusers' DiagonalGaussianDistribution
-        scaled: Tensor = (mean + std * eps) * self.vae.config.scaling_factor
+        scaled: Tensor = _sample(moments, eps) * self.vae.config.scaling_factor
         return scaled
 
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -325,6 +351,12 @@ class SD1Model:
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+
+def _sample(moments: Tensor, eps: Tensor) -> Tensor:
+    """Returns mean + std * eps, [B, C, h, w]."""
+    mean, log_variance = moments.chunk(2, dim=1)
+    return mean + (0.5 * log_variance.clamp(-30.0, 20.0)).exp() * eps  # bounds as in DiagonalGaussianDistribution
 
 
 def _refuse_trained(name: str, network: nn.Module) -> None:

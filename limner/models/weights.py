@@ -32,6 +32,11 @@ _USE_A_WHOLE_MODEL = "Name a whole model: a Hub id, a diffusers folder, or a sin
 
 
 # ------------------------------------------------------------------------------------------------ finding a model
+BUILTIN = "builtin"
+"""The name of the model that ships with the package; a folder of that name is ``./builtin``."""
+BUILTIN_FOLDER = Path(__file__).resolve().parent.parent / "builtin" / "weights"
+
+
 @dataclass(frozen=True)
 class Located:
     """A model's place on this disk: a folder, or a single file."""
@@ -44,6 +49,8 @@ class Located:
 def locate(name: str, revision: str | None, *, hub_patterns: Sequence[str]) -> Located:
     """Returns where the model called ``name`` is; of a Hub id the files that ``hub_patterns`` match are downloaded."""
     path = Path(name).expanduser()
+    if name == BUILTIN:
+        return Located(builtin_folder(revision))
     if path.exists():
         if revision is not None:
             raise UserError(
@@ -59,6 +66,21 @@ def locate(name: str, revision: str | None, *, hub_patterns: Sequence[str]) -> L
         )
     folder = download(name, revision, hub_patterns)
     return Located(folder, revision=folder.name)
+
+
+def builtin_folder(revision: str | None = None) -> Path:
+    """Returns the folder of the model that ships with the package."""
+    if revision is not None:
+        raise UserError(
+            f"{revision!r} has no meaning for the built-in model.", where="model.revision", fix="Leave it out."
+        )
+    if not (BUILTIN_FOLDER / "model_index.json").is_file():
+        raise UserError(
+            "the built-in model's weights are not in this installation.",
+            where=str(BUILTIN_FOLDER),
+            fix="Install the whole package, or make them: docs/builtin.md says how.",
+        )
+    return BUILTIN_FOLDER
 
 
 def _did_you_mean(path: Path) -> str:

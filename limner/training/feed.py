@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from limner.core.errors import NonFiniteError, UserError
 from limner.data.batch import Batch, Visit, collate, micro_batches, visit
@@ -35,7 +35,9 @@ class Feed:
     precision: Precision
     latents: TensorCache
     captions: TensorCache | None
-    """None where the text encoder trains: batches then carry captions only."""
+    """None where the text encoder trains or nothing reads captions: batches then carry them as they are."""
+    reads: Literal["moments", "pixels"] = "moments"
+    """What the objective sees of a picture: the autoencoder's moments, or its pixels."""
 
     def batches(self, step: int) -> list[Batch]:
         """Returns the micro-batches of ``step`` (from 0), on the CPU."""
@@ -50,9 +52,10 @@ class Feed:
             )
             for place, slot in enumerate(self.order.examples_at(step))
         ]
+        encode_image = {"moments": self._encode_image, "pixels": self._pixels}[self.reads]
         encode_caption = None if self.captions is None else self._encode_caption
         return [
-            collate(group, encode_image=self._encode_image, encode_caption=encode_caption)
+            collate(group, encode_image=encode_image, encode_caption=encode_caption)
             for group in micro_batches(visits, self.micro_batch_size)
         ]
 
@@ -68,9 +71,8 @@ class Feed:
         )
         return self.latents.get(key, lambda: {"moments": self._moments(one)})["moments"]
 
-    def _moments(self, one: Visit) -> Tensor:
-        import torch
-
+    def _pixels(self, one: Visit) -> Tensor:
+        """Returns one picture as it is placed, [3, H, W] in [-1, 1]; raises UserError where it is not what it was."""
         name = one.picture.example.id
         try:
             data = one.picture.example.image.read()
@@ -85,13 +87,17 @@ class Feed:
                 "was changed while the run went on.", where=name, fix="Start again with the pictures as they are."
             )
         picture = decode(data, background=self.images.background_rgb, max_pixels=self.images.max_pixels).image
-        pixels = to_pixels(picture, one.placement)[None].to(self.precision.device)
+        return to_pixels(picture, one.placement)
+
+    def _moments(self, one: Visit) -> Tensor:
+        import torch
+
         with torch.no_grad():
-            moments = self.model.encode_images(pixels)[0]
+            moments = self.model.encode_images(self._pixels(one)[None].to(self.precision.device))[0]
         if not bool(moments.isfinite().all()):
             raise NonFiniteError(
                 "the autoencoder gives numbers that are not finite for this picture.",
-                where=name,
+                where=one.picture.example.id,
                 fix="Take it out, or use another autoencoder.",
             )
         return moments

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,7 +12,7 @@ from limner.core.config import Config
 from limner.core.rng import tensor_stream
 from limner.data.batch import Batch
 from limner.diffusion.weighting import min_snr
-from limner.models.protocol import DiffusionModel
+from limner.models.protocol import DiffusionModel, DualEncoder
 from limner.training.backward import Backward, accumulate
 from limner.training.precision import Precision
 
@@ -23,6 +24,7 @@ class Denoising(Config):
     """The denoising loss of DDPM (arXiv:2006.11239, eq. 14): the mean squared error of the prediction."""
 
     kind: Literal["denoising"] = "denoising"
+    reads: ClassVar[Literal["moments", "pixels"]] = "moments"
     min_snr_gamma: float | None = Field(default=None, gt=0)
     """Weigh timesteps by min-SNR (arXiv:2303.09556); 5 is the paper's value. Unset: every timestep counts the same."""
     offset_noise: float = Field(default=0.0, ge=0, le=1)
@@ -62,8 +64,8 @@ class Denoising(Config):
         """Returns x_0 [B, C, h, w], eps [B, C, h, w] and t [B], drawn on the CPU, one stream per example."""
         import torch
 
-        half = batch.moments.shape[1] // 2
-        shape = (half, *batch.moments.shape[2:])
+        half = batch.images.shape[1] // 2
+        shape = (half, *batch.images.shape[2:])
 
         def normal(position: int, purpose: str, size: tuple[int, ...]) -> Tensor:
             return torch.randn(size, generator=tensor_stream(seed, position, purpose))
@@ -74,4 +76,96 @@ class Denoising(Config):
             offset = torch.stack([normal(p, "offset noise", (half, 1, 1)) for p in batch.positions])
             eps = eps + self.offset_noise * offset
         t = torch.tensor([model.process.sample_t(tensor_stream(seed, p, "timestep")) for p in batch.positions])
-        return model.sample_latents(batch.moments, latent_eps), eps, t
+        return model.sample_latents(batch.images, latent_eps), eps, t
+
+
+class Reconstruction(Config):
+    """The loss of an autoencoder: pictures come back as they were, from latents that stay near a normal distribution.
+
+    It is the mean over pixels of |x' - x|, plus ``edges`` times the same of the differences of neighbours, plus ``kl``
+    times the divergence of the posterior from N(0, 1) in nats per latent (arXiv:1312.6114; arXiv:2112.10752, sec. 3.1).
+    """
+
+    kind: Literal["reconstruction"] = "reconstruction"
+    edges: float = Field(default=1.0, ge=0)
+    """Weight of the error in the differences of neighbouring pixels; more gives sharper outlines."""
+    kl: float = Field(default=1e-4, ge=0)
+    """Weight of the pull of the latents towards a normal distribution."""
+    reads: ClassVar[Literal["moments", "pixels"]] = "pixels"
+    caption_dropout: ClassVar[float] = 0.0
+
+    def backward(
+        self, model: DiffusionModel, *, seed: int, precision: Precision, scale: Callable[[Tensor], Tensor]
+    ) -> Backward:
+        """Returns the Backward of this loss."""
+
+        def per_example(batch: Batch) -> Tensor:
+            return self.losses(model, batch, seed=seed, precision=precision)
+
+        return accumulate(per_example, scale)
+
+    def losses(self, model: DiffusionModel, batch: Batch, *, seed: int, precision: Precision) -> Tensor:
+        """Returns the weighted loss of each example, [B] float32."""
+        pixels = batch.images.to(precision.device)
+        moments, rebuilt = model.reconstruct(pixels, lambda shape: self._noise(batch, shape, seed))
+        error = rebuilt - pixels
+        losses = error.abs().flatten(1).mean(1) + self.kl * _divergence(moments)
+        for difference in (error.diff(dim=2), error.diff(dim=3)):
+            losses = losses + 0.5 * self.edges * difference.abs().flatten(1).mean(1)
+        weighted: Tensor = losses * batch.weights.to(precision.device)
+        return weighted
+
+    def _noise(self, batch: Batch, shape: tuple[int, ...], seed: int) -> Tensor:
+        """Returns the noise of the posterior, [B, *shape], drawn on the CPU, one stream per example."""
+        import torch
+
+        return torch.stack([torch.randn(shape, generator=tensor_stream(seed, p, "latent")) for p in batch.positions])
+
+
+def _divergence(moments: Tensor) -> Tensor:
+    """Returns the divergence of the posteriors from N(0, 1) in nats per latent, [B]."""
+    mean, log_variance = moments.chunk(2, dim=1)
+    log_variance = log_variance.clamp(-30.0, 20.0)
+    nats: Tensor = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).mean(1)
+    return nats
+
+
+class Contrastive(Config):
+    """The loss of CLIP (arXiv:2103.00020, fig. 3): each picture finds its caption among those of the batch, and back.
+
+    It is the mean of the two cross-entropies. The whole batch is one: its other captions are what each is told from.
+    """
+
+    kind: Literal["contrastive"] = "contrastive"
+    max_logit_scale: float = Field(default=100.0, gt=1)
+    """The factor of the similarities is learned, up to this; CLIP's bound is 100."""
+    reads: ClassVar[Literal["moments", "pixels"]] = "pixels"
+    caption_dropout: ClassVar[float] = 0.0
+
+    def backward(
+        self, model: DualEncoder, *, seed: int, precision: Precision, scale: Callable[[Tensor], Tensor]
+    ) -> Backward:
+        """Returns the Backward of this loss. ``seed`` is not needed: nothing is drawn."""
+
+        def per_example(batch: Batch) -> Tensor:
+            return self.losses(model, batch, precision=precision)
+
+        return accumulate(per_example, scale)
+
+    def losses(self, model: DualEncoder, batch: Batch, *, precision: Precision) -> Tensor:
+        """Returns the weighted loss of each example among the others of the batch, [B] float32."""
+        import torch
+        from torch.nn import functional
+
+        with precision.autocast():
+            images = model.embed_images(batch.images.to(precision.device))
+            prompts = model.embed_prompts(batch.captions)
+        factor = model.logit_scale.clamp(max=math.log(self.max_logit_scale)).exp()
+        logits = factor * images.float() @ prompts.float().T
+        own = torch.arange(len(batch), device=logits.device)
+        both = [functional.cross_entropy(rows, own, reduction="none") for rows in (logits, logits.T)]
+        weighted: Tensor = (both[0] + both[1]) / 2 * batch.weights.to(precision.device)
+        return weighted
+
+
+ObjectiveConfig = Annotated[Denoising | Reconstruction | Contrastive, Field(discriminator="kind")]

@@ -91,7 +91,7 @@ def test_no_byte_of_a_private_export_names_the_users_folders(
     tmp_path: Path,
 ) -> None:
     model, trainable = train(method)
-    for export in default_exports(trainable.kind):
+    for export in default_exports("sd1", trainable.kind):
         export.write(model, trainable, tmp_path / export.kind, metadata(private=True), fresh_base=fresh_base)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) >= 2

@@ -151,7 +151,7 @@ def test_the_same_training_gives_the_same_bytes(
 ) -> None:
     for name in ("a", "b"):
         model, trainable = train(Lora(text_encoder=True))
-        for export in default_exports("lora"):
+        for export in default_exports("sd1", "lora"):
             export.write(model, trainable, tmp_path / name / export.kind, METADATA, fresh_base=fresh_base)
     written = {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()}
     assert len(written) == 7
@@ -196,7 +196,7 @@ def test_a_saved_folder_does_not_tell_where_the_base_lay(
 ) -> None:
     for name, method in (("lora", Lora(text_encoder=True)), ("full", Full())):
         model, trainable = train(method)
-        for export in default_exports(method.kind):
+        for export in default_exports("sd1", method.kind):
             export.write(model, trainable, tmp_path / name / export.kind, METADATA, fresh_base=fresh_base)
     for path in tmp_path.rglob("*"):
         if path.is_file():
@@ -297,7 +297,7 @@ def test_the_model_in_training_is_left_as_it_was(
     model.train_mode(trainable.parts)
     before = {name: value.clone() for name, value in model.unet.state_dict().items()}
     state = torch.get_rng_state()
-    for export in default_exports("lora"):
+    for export in default_exports("sd1", "lora"):
         export.write(model, trainable, tmp_path / export.kind, METADATA, fresh_base=fresh_base)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.unet.training

@@ -58,7 +58,8 @@ def run_values(model: Path, data: Path, out: Path, **changes: Any) -> dict[str, 
     }
     for name, value in changes.items():
         section = values.setdefault(name, {})
-        values[name] = {**section, **value} if isinstance(value, dict) and name not in ("method",) else value
+        whole = name == "method" or (name == "objective" and "kind" in value) or not isinstance(value, dict)
+        values[name] = value if whole else {**section, **value}
     return values
 
 

@@ -29,7 +29,7 @@ def batch(positions: Sequence[int], model: Any) -> Batch:
         positions=tuple(positions),
         ids=tuple(f"{position}.png" for position in positions),
         captions=tuple(captions),
-        moments=torch.stack([torch.randn(8, 16, 16, generator=g) for g in generators]),
+        images=torch.stack([torch.randn(8, 16, 16, generator=g) for g in generators]),
         conditioning=None,
         weights=torch.tensor([1.0 if position % 2 else 0.3 for position in positions]),
     )

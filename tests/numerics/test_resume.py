@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from limner.config import RunConfig
 from limner.core.errors import UserError
 from limner.core.rundir import RunDir, read_metrics
+from limner.models.probe import difference, probe_autoencoder
+from limner.models.sd1 import SD1
 from limner.run import finetune
 from tests.numerics.conftest import run_config
 from tests.processes import clean_processes
@@ -120,6 +122,8 @@ def test_a_run_killed_ten_times_equals_one_that_never_stopped(
 METHODS: dict[str, dict[str, Any]] = {
     "lora with text encoder": {"method": {"kind": "lora", "text_encoder": True}},
     "full": {"method": {"kind": "full", "text_encoder": True}},
+    "decoder": {"method": {"kind": "autoencoder"}, "objective": {"kind": "reconstruction"}},
+    "autoencoder": {"method": {"kind": "autoencoder", "encoder": True}, "objective": {"kind": "reconstruction"}},
     "bf16": {"train": {"precision": "bf16"}},
     "fp16": {"train": {"precision": "fp16"}},
     "adafactor": {"optimizer": {"kind": "adafactor", "lr": 1e-3}},
@@ -286,3 +290,27 @@ def test_a_run_is_continued_where_its_schedule_has_nearly_ended(
     with pytest.raises(Interrupt):
         finetune(config, progress=StopAt(8))  # before the checkpoint of step 8: the rate of the last step is 4e-9
     assert finetune(config, resume=True).step == 8
+
+
+def test_an_autoencoder_stopped_after_two_of_three_steps_has_the_probe_of_one_that_never_stopped(
+    tmp_path: Path, tiny_model: Path, drawings: Path
+) -> None:
+    chosen: dict[str, Any] = {
+        "method": {"kind": "autoencoder"},
+        "objective": {"kind": "reconstruction"},
+        "train": {"steps": 3, "save_every": 1},
+    }
+    whole = finetune(run_config(tiny_model, drawings, tmp_path / "whole", **chosen))
+    broken = run_config(tiny_model, drawings, tmp_path / "broken", **chosen)
+    with pytest.raises(Interrupt):
+        finetune(broken, progress=StopAt(2))
+    assert RunDir(broken.out).checkpoint_steps()[-1] < 3
+    resumed = finetune(broken, resume=True)
+    assert_same_run(RunDir(whole.out), RunDir(broken.out))
+    assert resumed.change == whole.change
+    base, *exports = (
+        probe_autoencoder(SD1(path=str(path)).load().vae, side=16)
+        for path in (tiny_model, whole.exports[0].path, resumed.exports[0].path)
+    )
+    assert torch.equal(exports[0], exports[1])
+    assert difference(exports[0], base).relative > 1e-4

@@ -1,0 +1,258 @@
+"""CLIP (arXiv:2103.00020) from a transformers folder: pictures and captions in one space."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from limner.core.config import Config
+from limner.core.errors import UserError
+from limner.models.protocol import ModelSource
+from limner.models.safety import check_tree, read_config
+from limner.models.tokens import TokenCounter
+from limner.models.weights import (
+    BUILTIN,
+    Located,
+    content_hash,
+    find_weights,
+    locate,
+    no_weights,
+    quiet,
+    weight_patterns,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from transformers import CLIPModel, CLIPTokenizer
+
+_STEM = "model"
+_SMALL_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+_CLASS = "CLIPModel"
+
+
+class Clip(Config):
+    """A CLIP model: a picture tower and a text tower."""
+
+    kind: Literal["clip"] = "clip"
+    path: str = Field(min_length=1)
+    """A Hub id such as openai/clip-vit-base-patch32, a transformers folder, or builtin."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub model; unset is its main branch."""
+
+    def load(self) -> ClipModel:
+        """Returns the model in float32, not training. A Hub model is downloaded first."""
+        import torch
+        from transformers import CLIPModel
+
+        patterns = [*_SMALL_FILES, *(name.removeprefix("./") for name in weight_patterns(".", _STEM))]
+        place = self._locate(patterns)
+        folder = _checked(place.path)
+        if find_weights(folder, _STEM) is None:
+            raise no_weights(folder, _STEM)
+        with quiet():
+            network, info = CLIPModel.from_pretrained(
+                str(folder),
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        gaps = sorted([*info["missing_keys"], *info["unexpected_keys"]])
+        if gaps:
+            raise UserError(
+                f"does not fit its settings: {len(gaps)} tensors are missing or too many, such as {gaps[0]!r}.",
+                where=str(folder),
+                fix="Download the model again, whole.",
+            )
+        means, stds, notices = _colour_statistics(folder)
+        return ClipModel(
+            network=network.requires_grad_(False).eval(),
+            tokenizer=_tokenizer(folder),
+            means=means,
+            stds=stds,
+            source=ModelSource(self.path, "clip", place.revision),
+            folder=folder,
+            notices=notices,
+        )
+
+    def token_counter(self) -> TokenCounter:
+        """Returns what can be said of captions and sizes without reading weights."""
+        folder = _checked(self._locate(_SMALL_FILES).path)
+        tokenizer = _tokenizer(folder)
+        side = int(read_config(folder / "config.json")["vision_config"].get("image_size", 224))
+        return TokenCounter(tokenizer, limit=tokenizer.model_max_length, size_multiple=side)
+
+    def _locate(self, patterns: Sequence[str]) -> Located:
+        place = locate(self.path, self.revision, hub_patterns=patterns)
+        return Located(place.path / "clip") if self.path == BUILTIN else place
+
+
+def _checked(path: Path) -> Path:
+    """Returns the folder; raises where it is none of a CLIP model."""
+    if not (path / "config.json").is_file():
+        raise UserError(
+            "is no CLIP model: it has no config.json.",
+            where=str(path),
+            fix="Name a folder of transformers' CLIPModel, or a Hub id such as openai/clip-vit-base-patch32.",
+        )
+    check_tree(path)
+    config = read_config(path / "config.json")
+    classes = config.get("architectures") or [_CLASS]
+    if config.get("model_type") != "clip" or classes != [_CLASS]:
+        raise UserError(
+            f"is {config.get('model_type')} {classes}, not a {_CLASS}.",
+            where=str(path / "config.json"),
+            fix="Name a whole CLIP model, with both towers.",
+        )
+    return path
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    from transformers import CLIPTokenizer
+
+    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+        raise UserError("has no vocabulary.", where=str(folder), fix="Download the model again, whole.")
+    tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    text = read_config(folder / "config.json").get("text_config") or {}
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text.get("max_position_embeddings", 77))
+    return tokenizer
+
+
+def _colour_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
+    """Returns mean and deviation of each colour that the model was made for, and what should be told."""
+    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        told = f"{folder}: has no preprocessor_config.json; OpenAI's colour statistics are used"
+        return tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD), (told,)
+    config = read_config(file)
+    return tuple(config["image_mean"]), tuple(config["image_std"]), ()
+
+
+@dataclass(frozen=True, eq=False)
+class ClipModel:
+    """A :class:`~limner.models.protocol.DualEncoder` around transformers' CLIPModel."""
+
+    network: CLIPModel
+    tokenizer: CLIPTokenizer
+    means: tuple[float, ...]
+    """Mean of each colour, of values in [0, 1], that the picture tower subtracts."""
+    stds: tuple[float, ...]
+    """Deviation of each colour that it divides by."""
+    source: ModelSource
+    folder: Path
+    """The folder whose small files (tokenizer, settings) belong to the model."""
+    notices: tuple[str, ...] = ()
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {
+            "vision_model": self.network.vision_model,
+            "visual_projection": self.network.visual_projection,
+            "text_encoder": self.network.text_model,
+            "text_projection": self.network.text_projection,
+            "temperature": self._temperature,
+        }
+
+    @functools.cached_property
+    def _temperature(self) -> nn.Module:
+        """The network's ``logit_scale``, the same parameter, as a module, so that it has a name like all others."""
+        from torch import nn
+
+        return nn.ParameterDict({"logit_scale": self.network.logit_scale})
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """The logarithm of the factor of all similarities."""
+        return self.network.logit_scale
+
+    @property
+    def size_multiple(self) -> int:
+        """The picture tower reads one size only, so it is that size."""
+        return self.default_size
+
+    @property
+    def default_size(self) -> int:
+        return int(self.network.config.vision_config.image_size)
+
+    @property
+    def token_limit(self) -> int:
+        return int(self.tokenizer.model_max_length)
+
+    def identity(self) -> dict[str, str]:
+        """Returns what must stay for a checkpoint to be continued: a hash of weights, settings and tokenizer."""
+        return {"clip": self._hash, "clip.colours": json.dumps([self.means, self.stds])}
+
+    @functools.cached_property
+    def _hash(self) -> str:
+        if any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise RuntimeError("the hash must be taken before the model is trained: it stands for the base model")
+        words = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        words = {key: value for key, value in words.items() if key not in ("truncation", "padding")}
+        return content_hash(self.network, self.network.config.to_dict(), json.dumps(words), str(self.token_limit))
+
+    def full_parts(self, *, text_encoder: bool) -> dict[str, nn.Module]:
+        """Returns what full fine-tuning trains: all but the text tower, whose states pipelines may read, or all."""
+        return {name: part for name, part in self.networks.items() if text_encoder or name != "text_encoder"}
+
+    def to(self, device: torch.device, dtype: torch.dtype, *, float32: Collection[str] = ()) -> None:
+        """Moves the networks; those named in ``float32`` keep it, and so does the temperature."""
+        import torch
+
+        self.network.to(device)
+        for name, network in self.networks.items():
+            if name != "temperature":
+                network.to(torch.float32 if name in float32 else dtype)
+
+    def train_mode(self, parts: Collection[str]) -> None:
+        """Puts the networks named in ``parts`` into training mode and the others into evaluation mode."""
+        for name, network in self.networks.items():
+            network.train(name in parts)
+
+    def checkpoint_gradients(self) -> None:
+        """Makes the towers that train compute activations again in the backward pass: less memory, more time."""
+        for tower in (self.network.vision_model, self.network.text_model):
+            if any(parameter.requires_grad for parameter in tower.parameters()):
+                tower.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Returns the tokens of each prompt, the two special ones included, before any cut."""
+        return TokenCounter(self.tokenizer, self.token_limit, self.size_multiple).count(prompts)
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Returns [B, D] of unit norm, float32, of pixels [B, 3, H, W] in [-1, 1]; gradients flow."""
+        import torch
+        from torch.nn import functional
+
+        means = torch.tensor(self.means, device=pixels.device).view(1, 3, 1, 1)
+        stds = torch.tensor(self.stds, device=pixels.device).view(1, 3, 1, 1)
+        standard = (((pixels + 1) / 2 - means) / stds).to(self.network.visual_projection.weight.dtype)
+        pooled = self.network.vision_model(standard).pooler_output
+        return functional.normalize(self.network.visual_projection(pooled).float(), dim=-1)
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Returns [B, D] of unit norm, float32; prompts are cut at the token limit. Gradients flow."""
+        from torch.nn import functional
+
+        inputs: Any = self.tokenizer(
+            list(prompts), padding="max_length", max_length=self.token_limit, truncation=True, return_tensors="pt"
+        )
+        ids = inputs.input_ids.to(self.network.text_projection.weight.device)
+        pooled = self.network.text_model(ids).pooler_output
+        return functional.normalize(self.network.text_projection(pooled).float(), dim=-1)
