@@ -1,12 +1,13 @@
 # make demo    sets everything up and trains a small model (PHOTOS=folder: on your own pictures)
 # make test    sets everything up and runs all the tests
 # make check   lint, types and the fast tests
+# make builtin makes the built-in model anew below runs/builtin, from random weights; stopped, it goes on where it was
 PYTHON ?= python3
 PHOTOS ?=
 V := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test check format
+.PHONY: demo test check format builtin
 
 demo: .venv/ready
 	$(V)/limner demo $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -23,6 +24,22 @@ check: .venv/ready
 format: .venv/ready
 	$(V)/ruff format .
 	$(V)/ruff check --fix .
+
+# Each training goes on from its newest checkpoint; what is done already is not done again.
+B := runs/builtin
+TRAIN = $(V)/limner train recipes/builtin/$(1).yaml $(if $(wildcard $(B)/$(1)/checkpoints/step_*),--resume)
+
+builtin: .venv/ready
+	test -d $(B)/new || $(V)/python -m limner.builtin_make new $(B)/new
+	test -f $(B)/pictures/metadata.jsonl || $(V)/python -m limner.builtin_make pictures $(B)/pictures --processes $(JOBS)
+	test -d $(B)/autoencoder/export || $(call TRAIN,autoencoder)
+	test -d $(B)/with-autoencoder || $(V)/python -m limner.builtin_make rescale \
+	  $(B)/autoencoder/export/diffusers $(B)/pictures $(B)/with-autoencoder
+	test -d $(B)/diffusion/export || $(call TRAIN,diffusion)
+	test -d $(B)/new-clip || $(V)/python -m limner.builtin_make new-clip $(B)/diffusion/export/diffusers $(B)/new-clip
+	test -d $(B)/clip/export || $(call TRAIN,clip)
+	$(V)/python -m limner.builtin_make pack $(B)/diffusion/export/diffusers $(B)/packed --clip $(B)/clip/export/transformers
+	$(V)/python -m limner.builtin_report $(B)/packed --out $(B)/report
 
 # One virtual environment, made anew when the dependencies change.
 .venv/ready: pyproject.toml constraints.txt

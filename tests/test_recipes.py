@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 from limner.builtin.drawings import draw_folder
+from limner.builtin.pictures import draw_pictures
 from limner.config import load_config
 from limner.core.rundir import RunDir, read_metrics
 from limner.run import finetune
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, save_tiny_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+BUILTIN_RECIPES = sorted((ROOT / "recipes" / "builtin").glob("*.yaml"))
+MODELS = {"sd1": (save_tiny, 64), "clip": (save_tiny_clip, 32)}
+"""By kind of model: what writes a small one, and the side of the pictures that it reads."""
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +35,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         sidecar.unlink()
     lines = ["image,caption", *(f'{n:02d}.png,"{caption} , seen twice ."' for n, caption in enumerate(captions))]
     (flickr / "captions.txt").write_text("\n".join(lines) + "\n")
-    return {"auto": root / "captioned", "dreambooth": root / "subject", "flickr8k": flickr}
+    draw_pictures(root / "world", count=4, seed=0, captions=2, side=64)
+    return {"auto": root / "captioned", "dreambooth": root / "subject", "flickr8k": flickr, "table": root / "world"}
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", [*RECIPES, *BUILTIN_RECIPES], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Path) -> None:
     config = load_config(recipe)
     if config.dataset.kind == "cifar10":
@@ -43,13 +48,14 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
             pytest.skip(f"needs CIFAR-10: {data} is absent (set LIMNER_DATA)")
     else:
         data = pictures[config.dataset.kind]
-    model = save_tiny(tmp_path / "model")
+    save, side = MODELS[config.model.kind]
+    model = save(tmp_path / "model")
     changes = [
         f"out={tmp_path / 'run'}",
         f"model.path={model}",
         f"dataset.path={data}",
         f"cache.folder={tmp_path / 'cache'}",
-        "images={resolution: 64, bucket_step: 16}",
+        f"images={{resolution: {side}, bucket_step: 16, buckets: {str(config.images.buckets).lower()}}}",
         "train={steps: 2, batch_size: 2, device: cpu}",
         "schedule.warmup_steps=0",
         "samples.steps=2",
@@ -69,3 +75,11 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
 def test_the_recipes_start_from_the_model_that_they_promise() -> None:
     assert len(RECIPES) >= 5
     assert {load_config(recipe).model.path for recipe in RECIPES} == {"CompVis/stable-diffusion-v1-4"}
+
+
+def test_the_builtin_model_is_made_in_three_steps_from_its_own_world() -> None:
+    configs = {recipe.stem: load_config(recipe) for recipe in BUILTIN_RECIPES}
+    assert configs.keys() == {"autoencoder", "diffusion", "clip"}
+    assert {config.dataset.path for config in configs.values()} == {Path("runs/builtin/pictures")}
+    assert {Path(config.model.path).parent for config in configs.values()} == {Path("runs/builtin")}
+    assert {config.out for config in configs.values()} == {Path("runs/builtin") / name for name in configs}

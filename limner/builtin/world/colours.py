@@ -11,10 +11,11 @@ Paint = Literal[
     "main", "light", "dark", "deep", "spot",
     "ink", "paper", "glass", "metal", "iron", "wood", "cream", "leaf",
     "moss", "flame", "smoke", "spray", "beak", "pollen",
+    "apricot", "amber", "teal", "lagoon", "crimson", "wine", "gold", "plum", "violet",
 ]  # fmt: skip
 """The first five follow the thing's colour: its body, its lit side, its shadow side, lines and pale spots on it.
 
-The others are for small details and the same on every thing.
+The second row is for small details and the same on every thing; the last one is the sitter's alone.
 """
 
 SHADES: dict[str, dict[Paint, RGB]] = {
@@ -107,6 +108,15 @@ NEUTRALS: dict[Paint, RGB] = {
     "spray": (152, 204, 234),
     "beak": (236, 184, 96),
     "pollen": (250, 224, 136),
+    "apricot": (250, 158, 74),
+    "amber": (218, 112, 38),
+    "teal": (14, 132, 138),
+    "lagoon": (74, 196, 190),
+    "crimson": (206, 30, 62),
+    "wine": (140, 14, 48),
+    "gold": (255, 206, 58),
+    "plum": (92, 44, 128),
+    "violet": (142, 84, 184),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from limner.builtin.world import animals, household, plants, vehicles
+from limner.builtin.world import animals, character, household, plants, vehicles
 from limner.builtin.world.shapes import Drawing, Shape
 
 _DRAWN: dict[str, Callable[[], Drawing]] = {
@@ -41,11 +41,14 @@ _DRAWN: dict[str, Callable[[], Drawing]] = {
 
 KINDS = tuple(_DRAWN)
 
+SITTER = "sitter"
+"""The kind of the one thing outside of KINDS: a character that a model is taught later. No colour changes it."""
+
 
 @functools.cache
 def drawing(kind: str) -> Drawing:
     """Returns the kind's shapes, centred on the origin, the longer side of their frame from -1 to 1."""
-    shapes = _DRAWN[kind]()
+    shapes = character.sitter() if kind == SITTER else _DRAWN[kind]()
     xs = [x for shape in shapes for x, _ in shape.outline]
     ys = [y for shape in shapes for _, y in shape.outline]
     cx, cy = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2

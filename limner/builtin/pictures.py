@@ -1,0 +1,93 @@
+"""A folder of the picture world's pictures with captions, as large as training a model from nothing needs."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from limner.builtin.world import SIDE, STYLES, caption, draw, scene_at
+from limner.builtin.world.split import Split
+from limner.core.errors import UserError
+from limner.core.rundir import write_atomic
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TABLE = "metadata.jsonl"
+COMPARED = 8
+"""Pictures of an earlier call that are drawn anew, to see whether they are the same."""
+
+
+def draw_pictures(
+    folder: Path,
+    *,
+    count: int,
+    seed: int,
+    captions: int,
+    split: Split = "train",
+    styles: tuple[str, ...] = STYLES,
+    side: int = SIDE,
+    processes: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draws the first ``count`` scenes of ``seed`` as PNG files, and writes a table with ``captions`` wordings of each.
+
+    Every second wording leaves nothing out. What is there already is not drawn again, so a call that was stopped can
+    be repeated. Raises UserError where other pictures are there, of another ``seed`` or of an older world.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_others(folder, count, lambda position: draw(scene_at(seed, position, split, styles), side))
+    work = partial(_row, folder, seed=seed, captions=captions, split=split, styles=styles, side=side)
+    rows = []
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for row in pool.map(work, range(count), chunksize=64):
+            rows.append(row)
+            if on_progress is not None and (len(rows) % 100 == 0 or len(rows) == count):
+                on_progress(len(rows), count)
+    write_atomic(folder / TABLE, "".join(rows).encode())
+
+
+def _name(position: int) -> str:
+    return f"{position // 1000:03d}/{position:06d}.png"
+
+
+def _refuse_others(folder: Path, count: int, drawn: Callable[[int], Image]) -> None:
+    """Raises where one of the first pictures that are there is not what would be drawn, for it would be kept."""
+    from PIL import Image
+
+    present = (position for position in range(count) if (folder / _name(position)).exists())
+    for position in islice(present, COMPARED):
+        expected = drawn(position)
+        with Image.open(folder / _name(position)) as found:
+            same = (found.size, found.tobytes()) == (expected.size, expected.tobytes())
+        if not same:
+            raise UserError(
+                "is another picture than the one that would be drawn there now; its captions would be wrong.",
+                where=str(folder / _name(position)),
+                fix="Name an empty or a new folder, or remove this one.",
+            )
+
+
+def _row(
+    folder: Path, position: int, *, seed: int, captions: int, split: Split, styles: tuple[str, ...], side: int
+) -> str:
+    """Draws one picture if it is not there, and returns its line of the table."""
+    import io
+
+    scene = scene_at(seed, position, split, styles)
+    name = _name(position)
+    path = folder / name
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        data = io.BytesIO()
+        draw(scene, side).save(data, "PNG", compress_level=1)
+        write_atomic(path, data.getvalue(), durable=False)
+    wordings = [caption(scene, random.Random(f"{seed} {position} {n}"), complete=n % 2 == 0) for n in range(captions)]
+    return json.dumps({"file_name": name, "captions": wordings}) + "\n"
