@@ -91,7 +91,7 @@ def check(recipe: Recipe, overrides: Overrides = None, json_lines: Json = False)
 
 @app.command()
 def generate(
-    model: Annotated[str, typer.Option(help="A Hub id, a diffusers folder or a .safetensors file.")],
+    model: Annotated[str, typer.Option(help="A Hub id, a diffusers folder, a .safetensors file, or builtin.")],
     prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
     out: Annotated[Path, typer.Option(help="Folder for the PNG files; nothing in it is overwritten.")],
     adapter: Annotated[
@@ -137,7 +137,7 @@ def generate(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A file or folder: model, LoRA, run, picture, recipe.")],
+    path: Annotated[Path, typer.Argument(help="A file or folder: model, LoRA, run, picture, recipe; or builtin.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a file or folder is: its kind, metadata, keys, rank and alpha. Only headers are read."""
@@ -150,18 +150,30 @@ def inspect(
 @app.command()
 def demo(
     photos: Annotated[
-        Path | None, typer.Option(help="A folder with your pictures; unset: Limner draws a few.", show_default=False)
+        Path | None, typer.Option(help="A folder with your pictures; unset: Limner draws a set.", show_default=False)
     ] = None,
+    sitter: Annotated[
+        bool, typer.Option("--sitter", help="Teach one new character (DreamBooth), not a style.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
     json_lines: Json = False,
 ) -> None:
-    """Train a small model on a few pictures, from check to export, in one or two minutes."""
+    """Teach the built-in model a style or a character, and write a page with the pictures before and after."""
+    from limner.console import JsonProgress
     from limner.demo import demo as run_demo
 
     with _progress(json_lines) as progress:
-        result = run_demo(out, photos=photos, progress=progress)
-        if result.run.interrupted is None:
-            progress.say(f"loss {result.loss_before:.3f} at first, {result.loss_after:.3f} at last; look at {out}")
+        result = run_demo(out, photos=photos, sitter=sitter, progress=progress)
+        if isinstance(progress, JsonProgress):
+            progress.event("result", result.as_dict())
+        elif result.page is not None:
+            if result.measures:
+                progress.table("numbers", result.numbers())
+            progress.table("files", result.files)
+            progress.say("next, with your own pictures:")
+            for purpose, command in result.commands:
+                progress.say(f"  # {purpose}\n  {command}")
+            print(result.page)  # the result: on standard output
     _exit_if_stopped(result.run)
 
 

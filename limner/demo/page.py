@@ -1,0 +1,312 @@
+"""The demo's page: one HTML file with its pictures inside, which needs no network and runs no script."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from limner.builtin.scoring import Share
+from limner.demo.judging import Goal, Judged
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Rows = Sequence[tuple[str, str]]
+THUMBNAIL = 128
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One prompt and its two pictures, of the same seed."""
+
+    section: str
+    """Under which heading it stands; pairs of one section follow each other."""
+    prompt: str
+    seed: int
+    before: Image
+    after: Image
+    judged: tuple[Judged, Judged] | None = None
+    """What the judge says about each; None where no judge knows the pictures."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of the base model's pictures and of the tuned model's."""
+
+    name: str
+    before: Share
+    after: Share
+    goal: Goal | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page shows."""
+
+    title: str
+    about: str
+    pairs: tuple[Pair, ...]
+    measures: tuple[Measure, ...]
+    """Empty where no judge knows the pictures; the page says so."""
+    pictures: tuple[Image, ...]
+    """Those that the model learned from."""
+    ledger: Rows
+    losses: tuple[float, ...]
+    """Of each step."""
+    settings: Rows
+    files: Rows
+    commands: Rows
+    """What each is for, and the command."""
+
+
+def render(page: Page) -> str:
+    """Returns the page as HTML."""
+    parts = [
+        f"<header><h1>{escape(page.title)}</h1><p>{escape(page.about)}</p></header>",
+        _measured(page.measures),
+        _learned_from(page),
+        *_sections(page.pairs),
+        _training(page),
+        _next(page),
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(page.title)} · Limner</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(parts)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def data_uri(image: Image, kind: str = "PNG") -> str:
+    """Returns a picture as text that an HTML page can hold."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+# -------------------------------------------------------------------------------------------------------- the numbers
+def percent(share: Share) -> str:
+    """Returns a share rounded to whole percent; never 0 % or 100 % for what is not."""
+    rounded = round(100 * share.value)
+    if 0 < share.right < share.asked:
+        rounded = min(99, max(1, rounded))
+    return f"{rounded} %"
+
+
+def in_words(share: Share) -> str:
+    """Returns a share's counts and its interval."""
+    low, high = share.interval()
+    return f"{share.right} of {share.asked}; 95 % interval: {100 * low:.0f} to {100 * high:.0f} %"
+
+
+def _measured(measures: Sequence[Measure]) -> str:
+    if not measures:
+        return (
+            "<section><h2>No numbers here</h2><p>The built-in judge reads only the pictures that the built-in model "
+            "was made for. Nobody has judged these: look for yourself.</p></section>"
+        )
+    rows = "".join(
+        f'<tr><th scope="row">{escape(measure.name)}</th>{_cell(measure.before)}{_cell(measure.after)}'
+        f"<td>{_goal(measure)}</td></tr>"
+        for measure in measures
+    )
+    return (
+        "<section><h2>What changed</h2><p>A small network, trained on drawings with known contents and on nothing that "
+        "a model drew, reads each picture below. What it does not see is not there. "
+        "The thin line below a bar is the 95 % interval.</p>"
+        '<div class="scroll"><table class="measures"><thead><tr><th scope="col">what the judge sees</th>'
+        '<th scope="col">before</th><th scope="col">after</th><th scope="col">goal</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _cell(share: Share) -> str:
+    low, high = share.interval()
+    bar = (
+        f'<span class="bar" aria-hidden="true"><i style="width:{100 * share.value:.1f}%"></i>'
+        f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b></span>'
+    )
+    words = "".join(f"<span>{part}</span> " for part in in_words(share).split("; "))
+    return f'<td><strong>{percent(share)}</strong>{bar}<span class="small">{words}</span></td>'
+
+
+def _goal(measure: Measure) -> str:
+    if measure.goal is None:
+        return '<span class="small">none set</span>'
+    reached = measure.goal.reached(measure.before, measure.after)
+    return _mark(reached, measure.goal.text(), "reached: ", "not reached: ")
+
+
+def _mark(right: bool, text: str, yes: str, no: str) -> str:
+    """Returns a text behind a tick or a cross; who does not see the sign reads ``yes`` or ``no``."""
+    sign, said, kind = ("✓", yes, "right") if right else ("✗", no, "wrong")
+    return (
+        f'<span class="{kind}"><span class="sign" aria-hidden="true">{sign}</span>'
+        f'<span class="said">{said}</span>{escape(text)}</span>'
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- the pictures
+def _sections(pairs: Iterable[Pair]) -> list[str]:
+    return [
+        f'<section class="wide"><h2>{escape(name)}</h2><div class="pairs">{"".join(map(_pair, group))}</div></section>'
+        for name, group in groupby(pairs, key=lambda pair: pair.section)
+    ]
+
+
+def _pair(pair: Pair) -> str:
+    before, after = pair.judged or (None, None)
+    return (
+        f'<article><h3>{escape(pair.prompt)}</h3><div class="two">'
+        f"{_figure('before', pair.before, pair.prompt, before)}{_figure('after', pair.after, pair.prompt, after)}"
+        f'</div><p class="small">seed {pair.seed}</p></article>'
+    )
+
+
+def _figure(when: str, image: Image, prompt: str, judged: Judged | None) -> str:
+    said = ""
+    if judged is not None:
+        marks = "".join(f"<li>{_mark(v.right, v.text, 'right: ', 'wrong: ')}</li>" for v in judged.verdicts)
+        said = f'<ul>{marks}</ul><p class="small">Seen: {escape(judged.seen)}</p>'
+    alternative = f"{when} the training, for: {prompt}"
+    return (
+        f'<figure class="{when}"><img src="{data_uri(image)}" width="{image.width}" height="{image.height}" '
+        f'alt="{escape(alternative)}"><figcaption><span class="tag">{when}</span>{said}</figcaption></figure>'
+    )
+
+
+def _learned_from(page: Page) -> str:
+    pictures = "".join(f'<img src="{data_uri(_thumbnail(p), "JPEG")}" alt="">' for p in page.pictures)
+    label = f"{len(page.pictures)} pictures of the set"
+    return (
+        f"<section><h2>What it learned from</h2>{_table(page.ledger)}"
+        f'<div class="strip" role="img" aria-label="{label}">{pictures}</div></section>'
+    )
+
+
+def _thumbnail(image: Image) -> Image:
+    small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return small
+
+
+# ----------------------------------------------------------------------------------------------- the run and the rest
+def _training(page: Page) -> str:
+    return f"<section><h2>The training</h2>{loss_curve(page.losses)}{_table(page.settings)}</section>"
+
+
+def _next(page: Page) -> str:
+    commands = "".join(
+        f"<li>{escape(purpose)}<pre><code>{escape(command)}</code></pre></li>" for purpose, command in page.commands
+    )
+    return (
+        f"<section><h2>Next, with your own pictures</h2><ol>{commands}</ol></section>"
+        f"<section><h2>The files</h2>{_table(page.files)}</section>"
+    )
+
+
+def _table(rows: Rows) -> str:
+    lines = "".join(f'<tr><th scope="row">{escape(a)}</th><td>{escape(b)}</td></tr>' for a, b in rows)
+    return f"<table><tbody>{lines}</tbody></table>"
+
+
+def loss_curve(losses: Sequence[float]) -> str:
+    """Returns the loss over the steps as SVG: each step's as a thin line, the running mean as a thick one."""
+    width, height, left, bottom = 720.0, 240.0, 72.0, 30.0
+    low, high = min(losses), max(losses)
+    span = (high - low) or 1.0
+
+    def point(index: float, loss: float) -> str:
+        x = left + (width - left - 8) * index / max(1, len(losses) - 1)
+        y = 8 + (height - bottom - 8) * (high - loss) / span
+        return f"{x:.1f},{y:.1f}"
+
+    thin, thick = (
+        " ".join(point(index, loss) for index, loss in enumerate(line)) for line in (losses, running_mean(losses))
+    )
+    words = f"Loss over {len(losses)} steps, {losses[0]:.3f} at the first, {losses[-1]:.3f} at the last"
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{words}">'
+        f'<path d="M{left:g} 8V{height - bottom:g}H{width - 8:g}"/>'
+        f'<polyline class="thin" points="{thin}"/><polyline class="thick" points="{thick}"/>'
+        f'<text x="{left - 6:g}" y="16" text-anchor="end">{high:.3f}</text>'
+        f'<text x="{left - 6:g}" y="{height - bottom:g}" text-anchor="end">{low:.3f}</text>'
+        f'<text x="{left:g}" y="{height - 8:g}">step 1</text>'
+        f'<text x="{width - 8:g}" y="{height - 8:g}" text-anchor="end">step {len(losses)}</text></svg>'
+        '<p class="small">Loss of each step (thin) and the mean over its neighbours (thick).</p>'
+    )
+
+
+def running_mean(losses: Sequence[float]) -> list[float]:
+    """Returns for each step the mean of the steps up to a twentieth of the run before and after it."""
+    reach = len(losses) // 20
+    windows = [losses[max(0, i - reach) : i + reach + 1] for i in range(len(losses))]
+    return [sum(window) / len(window) for window in windows]
+
+
+_CSS = """
+:root{--ground:#f6f4ef;--card:#fffdf8;--ink:#23201b;--soft:#6a6459;--line:#ddd6c8;--accent:#2d5d8a;--right:#1f6b3a;
+--wrong:#a8321f;--bar:#2d5d8a;--tint:#e9e3d6}
+@media(prefers-color-scheme:dark){:root{--ground:#17181b;--card:#212327;--ink:#ebe7df;--soft:#a8a298;--line:#3a3c42;
+--accent:#8db9e6;--right:#7fd19a;--wrong:#f39a88;--bar:#6ea4d9;--tint:#2c2f35}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;
+overflow-wrap:anywhere}
+main{max-width:1480px;margin:0 auto;padding:clamp(16px,3vw,48px)}
+header,section{max-width:860px}
+section.wide{max-width:none}
+h1{font-size:clamp(1.7rem,4vw,2.6rem);line-height:1.15;margin:0 0 .4em;text-wrap:balance}
+h2{font-size:1.35rem;margin:2.2em 0 .6em}
+h3{font-size:1rem;font-weight:600;margin:0 0 .7em}
+header p{font-size:1.1rem;color:var(--soft);margin:0}
+.small{font-size:.82rem;color:var(--soft);margin:.3em 0 0}
+table{border-collapse:collapse;width:100%}
+th,td{text-align:left;vertical-align:top;padding:.45em .9em .45em 0;border-bottom:1px solid var(--line);font-weight:400}
+tbody th{color:var(--soft);white-space:nowrap}
+td{overflow-wrap:anywhere}
+.measures tbody th{color:var(--ink);font-weight:600;white-space:normal}
+.measures strong{font-size:1.5rem;font-variant-numeric:tabular-nums}
+.measures .small{display:block}
+.measures .small span{display:block}
+.bar{display:block;position:relative;height:14px;margin:.2em 0;
+background:linear-gradient(var(--tint) 8px,transparent 0)}
+.bar i,.bar b{position:absolute}
+.bar i{left:0;top:0;height:8px;background:var(--bar)}
+.bar b{bottom:0;height:3px;background:var(--soft)}
+.scroll{overflow-x:auto}
+.pairs{display:grid;gap:20px;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr))}
+article{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px}
+.two{display:grid;grid-template-columns:1fr 1fr;gap:12px}
+figure{margin:0}
+figure img{display:block;width:100%;height:auto;border-radius:8px;background:var(--tint)}
+.tag{display:inline-block;margin-top:.5em;font-size:.85rem;font-weight:600;color:var(--soft)}
+.after .tag{color:var(--accent)}
+ul{list-style:none;margin:.3em 0 0;padding:0;font-size:.92rem}
+li span.right,li span.wrong,td span.right,td span.wrong{display:inline-block;padding-left:1.3em;text-indent:-1.3em}
+.sign{display:inline-block;width:1.3em;text-indent:0;font-weight:700}
+.right .sign{color:var(--right)}
+.wrong .sign,.wrong{color:var(--wrong)}
+.said{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
+.strip{display:grid;gap:6px;grid-template-columns:repeat(auto-fill,minmax(72px,1fr));margin-top:1em}
+.strip img{width:100%;height:auto;display:block;border-radius:5px}
+svg{width:100%;height:auto;color:var(--soft)}
+svg path{fill:none;stroke:var(--line);stroke-width:1.5}
+svg polyline{fill:none;stroke:var(--bar);stroke-linejoin:round}
+svg .thin{opacity:.35}
+svg .thick{stroke-width:2.5}
+svg text{fill:currentColor;font-size:13px}
+ol{padding-left:1.4em}
+pre{background:var(--tint);border-radius:8px;padding:.7em .9em;margin:.4em 0 1em;overflow-x:auto;white-space:pre-wrap}
+code{font:.9rem/1.45 ui-monospace,"SF Mono",Consolas,monospace}
+@media(max-width:600px){.measures thead{display:none}.measures tr,.measures th,.measures td{display:block;border:0;
+padding:.15em 0}.measures tr{border-bottom:1px solid var(--line);padding:.7em 0}svg text{font-size:22px}
+.measures td:nth-of-type(1)::before{content:"before "}.measures td:nth-of-type(2)::before{content:"after "}
+.measures td:nth-of-type(3)::before{content:"goal "}tbody th{white-space:normal}}
+"""
