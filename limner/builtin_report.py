@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 COUNT, SEED, STEPS, GUIDANCE = 1000, 0, 20, 5.0
 BATCH = 32
+TIMED = 9
+"""Pictures that are drawn one by one, to tell how long one takes."""
 COLUMNS, ROWS = 8, 6
 PAGE, SHEET = "builtin.md", "images/builtin.png"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -133,10 +135,11 @@ def measure(
         )
     scenes = [scene_at(seed, position, split="test") for position in range(count)]
     drawn = _Drawn(loaded, scenes, seed, steps, guidance)
+    seconds, drawn.cut_captions = drawn.seconds(), 0
     samples: list[Sample] = []
     generated = Tally()
     for batch in _batches(count):
-        images = [drawn.picture(position) for position in batch]
+        images = drawn.pictures(batch)
         scores = _scores(judge, [scenes[position] for position in batch], images)
         for position, image, one in zip(batch, images, scores, strict=True):
             generated.add(one)
@@ -154,7 +157,7 @@ def measure(
         originals=originals,
         reconstructed=reconstructed,
         decibels=decibels,
-        seconds=statistics.median(drawn.seconds),
+        seconds=seconds,
         threads=torch.get_num_threads(),
         machine=f"{platform.machine()}, PyTorch {torch.__version__}",
         cut_captions=drawn.cut_captions,
@@ -171,34 +174,39 @@ def _scores(judge: Judge, scenes: Sequence[Scene], images: Sequence[Image]) -> l
 
 
 class _Drawn:
-    """Draws picture by picture, and remembers how long each took and which captions were cut.
-
-    One request a picture, since all pictures of one request begin with the same noise.
-    """
+    """Draws the pictures of captions, and remembers which captions were cut."""
 
     def __init__(self, model: SD1Model, scenes: Sequence[Scene], seed: int, steps: int, guidance: float) -> None:
         self.captions = [
             caption(scene, stream(seed, position, "caption to measure"), complete=True)
             for position, scene in enumerate(scenes)
         ]
-        self.seconds: list[float] = []
         self.cut_captions = 0
         self._model, self._seed, self._steps, self._guidance = model, seed, steps, guidance
 
-    def picture(self, position: int) -> Image:
+    def pictures(self, batch: range) -> list[Image]:
+        """Returns the pictures of these captions, drawn at once."""
         from limner.evaluation.generate import GenerateRequest, generate
 
         request = GenerateRequest(
-            prompts=(self.captions[position],),
-            seed=self._seed + position,
+            prompts=tuple(self.captions[position] for position in batch),
+            seed=self._seed + batch.start,
+            spread=True,
             steps=self._steps,
             guidance=self._guidance,
         )
-        begun = time.perf_counter()
-        (picture,) = generate(self._model, request)
-        self.seconds.append(time.perf_counter() - begun)
-        self.cut_captions += bool(picture.warnings)
-        return picture.image
+        drawn = list(generate(self._model, request, batch_size=len(batch)))
+        self.cut_captions += sum(bool(picture.warnings) for picture in drawn)
+        return [picture.image for picture in drawn]
+
+    def seconds(self) -> float:
+        """Returns the median time of a few pictures drawn one by one, from caption to pixels."""
+        times = []
+        for position in range(min(TIMED, len(self.captions))):
+            begun = time.perf_counter()
+            self.pictures(range(position, position + 1))
+            times.append(time.perf_counter() - begun)
+        return statistics.median(times)
 
 
 def _autoencoder(

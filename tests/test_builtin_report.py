@@ -95,7 +95,8 @@ def test_each_picture_has_its_own_caption_and_noise_and_limner_draws_it(model: P
     for number in (0, 3):
         request = GenerateRequest(prompts=(captions[number],), seed=SEED + number, steps=2, guidance=3.0)
         (picture,) = generate(loaded, request)
-        assert picture.image.tobytes() == measured.samples[number].image.tobytes()
+        pair = [np.asarray(image).astype(int) for image in (picture.image, measured.samples[number].image)]
+        assert np.abs(pair[0] - pair[1]).max() <= 1  # drawn in a batch there, which rounds otherwise
 
 
 def test_the_scenes_are_held_out_and_told_whole(measured: Measured) -> None:

@@ -34,6 +34,8 @@ class GenerateRequest:
     """What the pictures should not show."""
     seed: int | None = None
     """Picture k of each prompt has seed + k. None or -1: a random one, told in the picture."""
+    spread: bool = False
+    """The seeds go on from prompt to prompt, so that each picture has a noise of its own."""
     steps: int = 20
     guidance: float = 7.5
     """Guidance scale (arXiv:2207.12598); 1 is none."""
@@ -72,8 +74,8 @@ def generate(
     pipeline.set_progress_bar_config(disable=True)
     first = secrets.randbelow(_RANDOM_SEEDS) if request.seed in (None, -1) else int(request.seed or 0)
     jobs = [
-        _Job(prompt, first + number, warnings)
-        for prompt, warnings in zip(request.prompts, _too_long(model, request), strict=True)
+        _Job(prompt, first + number + (place * request.count if request.spread else 0), warnings)
+        for place, (prompt, warnings) in enumerate(zip(request.prompts, _too_long(model, request), strict=True))
         for number in range(request.count)
     ]
     used = tuple(UsedAdapter(a.name, a.weight, a.tensors_hash[:_A1111_HASH_DIGITS]) for a in adapters)
@@ -109,7 +111,8 @@ def _check(request: GenerateRequest) -> None:
             raise UserError(f"{value} is less than {least}.", where=name, fix=f"Set {name} to {least} or more.")
     if request.guidance < 0:
         raise UserError(f"{request.guidance} is negative.", where="guidance", fix="Usual values are 3 to 12.")
-    if request.seed is not None and not -1 <= request.seed <= _LARGEST_SEED - request.count:
+    pictures = request.count * len(request.prompts)
+    if request.seed is not None and not -1 <= request.seed <= _LARGEST_SEED - pictures:
         raise UserError(f"{request.seed} is out of range.", where="seed", fix="Use 0 to 2^63, or -1 for a random one.")
 
 

@@ -77,6 +77,17 @@ def test_prompts_have_the_same_seeds_so_that_they_compare(model: SD1Model) -> No
     assert levels(pictures[2], draw(model, prompts=("a blue square",))[0]) <= 1
 
 
+def test_spread_seeds_go_on_from_prompt_to_prompt_and_the_pictures_are_those_drawn_alone(model: SD1Model) -> None:
+    prompts = ("a red circle", "a blue square")
+    pictures = draw(model, prompts=prompts, count=2, spread=True, batch_size=4)
+    assert [(p.settings.prompt, p.settings.seed) for p in pictures] == [
+        ("a red circle", 5), ("a red circle", 6), ("a blue square", 7), ("a blue square", 8)
+    ]  # fmt: skip
+    for picture in pictures:
+        alone = draw(model, prompts=(picture.settings.prompt,), seed=picture.settings.seed)[0]
+        assert levels(picture, alone) <= 1
+
+
 @pytest.mark.parametrize("seed", [None, -1])
 def test_a_random_seed_is_told_and_draws_the_picture_again(model: SD1Model, seed: int | None) -> None:
     first, second = draw(model, seed=seed)[0], draw(model, seed=seed)[0]
