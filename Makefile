@@ -1,4 +1,4 @@
-# make demo    sets everything up and trains a small model (PHOTOS=folder: on your own pictures)
+# make demo    sets everything up and fine-tunes the built-in model (PHOTOS=folder: on your own pictures)
 # make test    sets everything up and runs all the tests
 # make check   lint, types and the fast tests
 # make builtin makes the built-in model anew below runs/builtin, from random weights; stopped, it goes on where it was
