@@ -7,7 +7,7 @@ in arXiv:2502.16982, eq. 4, so that learning rates are those of AdamW.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,26 +22,26 @@ _RMS = 0.2
 _TINY, _EPS = 1e-12, 1e-8
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """Returns a matrix [m, n] with the singular vectors of ``matrix`` and singular values of about 0.7 to 1.2.
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Returns matrices [..., m, n] with the singular vectors of ``matrices`` and singular values of about 0.7 to 1.2.
 
     The polynomial is applied to the smaller of the two Gram matrices: a power of it is a small square matrix, however
     long the rows are.
     """
     import torch
 
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / (wide.norm() + _TINY)
+    wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
+    wide = wide / (torch.linalg.matrix_norm(wide, keepdim=True) + _TINY)
     a, b, c = _COEFFICIENTS
-    gram = wide @ wide.T
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    product = identity
+    gram = wide @ wide.mT
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    product = identity.expand_as(gram)
     for _ in range(_ROUNDS):
         factor = a * identity + gram @ (b * identity + c * gram)
         product = factor @ product
         gram = factor @ gram @ factor
     result = product @ wide
-    return result if matrix.shape[0] <= matrix.shape[1] else result.T
+    return result if matrices.shape[-2] <= matrices.shape[-1] else result.mT
 
 
 def make_muon(
@@ -63,31 +63,35 @@ def make_muon(
                 raise ValueError("this optimizer evaluates no closure")
             with torch.no_grad():
                 for group in self.param_groups:
-                    for parameter in group["params"]:
-                        if parameter.grad is not None:
-                            self._move(parameter, group["lr"])
+                    moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+                    for parameter, step in self._steps(moving):
+                        parameter.mul_(1 - group["lr"] * weight_decay).sub_(group["lr"] * step)
 
-        def _move(self, parameter: Tensor, lr: float) -> None:
-            state = self.state[parameter]
-            if parameter.dim() >= 2:
-                step = _matrix_step(state, parameter.grad, momentum)
-            else:
-                step = _vector_step(state, parameter.grad, betas)
-            parameter.mul_(1 - lr * weight_decay).sub_(lr * step)
+        def _steps(self, parameters: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+            """Yields each parameter with its step for a learning rate of 1; matrices of one shape are one batch."""
+            shapes: dict[tuple[int, ...], list[Tensor]] = {}
+            for parameter in parameters:
+                if parameter.dim() >= 2:
+                    shapes.setdefault((parameter.shape[0], parameter[0].numel()), []).append(parameter)
+                else:
+                    yield parameter, _vector_step(self.state[parameter], parameter.grad, betas)
+            for shape, alike in shapes.items():
+                pushes = [_push(self.state[parameter], parameter.grad, momentum) for parameter in alike]
+                steps = _RMS * math.sqrt(max(shape)) * orthogonalised(torch.stack(pushes))
+                yield from ((one, step.reshape(one.shape)) for one, step in zip(alike, steps, strict=True))
 
     return Muon()
 
 
-def _matrix_step(state: dict[str, Any], grad: Tensor, momentum: float) -> Tensor:
-    """Returns the step of a matrix for a learning rate of 1, with Nesterov's momentum."""
+def _push(state: dict[str, Any], grad: Tensor, momentum: float) -> Tensor:
+    """Returns the direction of a matrix with Nesterov's momentum, [m, n] float32."""
     import torch
 
     if not state:
         state["momentum"] = torch.zeros_like(grad)
     average: Tensor = state["momentum"]
     average.lerp_(grad, 1 - momentum)
-    step = orthogonalised(grad.lerp(average, momentum).flatten(1).float())
-    return (_RMS * math.sqrt(max(step.shape)) * step).reshape(grad.shape)
+    return grad.lerp(average, momentum).flatten(1).float()
 
 
 def _vector_step(state: dict[str, Any], grad: Tensor, betas: tuple[float, float]) -> Tensor:

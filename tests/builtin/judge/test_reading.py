@@ -23,8 +23,8 @@ from limner.builtin.judge.training import save_weights
 from limner.builtin.world import BACKGROUNDS, COLOURS, Scene, draw, scene_at
 from limner.core.errors import UserError
 
-FLOORS = {"kind": 0.96, "colour": 0.99, "background": 0.99, "style": 0.94, "count": 0.98, "relation": 0.99}
-"""What the shipped weights reach at least; the aim is 0.99 for each, and kind and style are not there yet."""
+LEAST = 0.99
+"""What the shipped weights reach at least in each attribute."""
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +199,11 @@ def examined(judge: Judge, seed: int, count: int, *, soft: bool) -> dict[str, fl
 
 def test_the_shipped_judge_is_right_on_fresh_pictures(judge: Judge) -> None:
     found = examined(judge, 41, 300, soft=False)
-    assert all(share >= FLOORS[name] for name, share in found.items()), found
+    assert all(share >= LEAST for share in found.values()), found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("soft", [False, True])
 def test_the_shipped_judge_is_right_on_two_thousand_pictures(judge: Judge, soft: bool) -> None:
     found = examined(judge, 42, 2010, soft=soft)
-    assert all(share >= FLOORS[name] for name, share in found.items()), found
+    assert all(share >= LEAST for share in found.values()), found
