@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -36,11 +37,7 @@ class Denoising(Config):
         self, model: DiffusionModel, *, seed: int, precision: Precision, scale: Callable[[Tensor], Tensor]
     ) -> Backward:
         """Returns the Backward of this loss."""
-
-        def per_example(batch: Batch) -> Tensor:
-            return self.losses(model, batch, seed=seed, precision=precision)
-
-        return accumulate(per_example, scale)
+        return accumulate(partial(self.losses, model, seed=seed, precision=precision), scale)
 
     def losses(self, model: DiffusionModel, batch: Batch, *, seed: int, precision: Precision) -> Tensor:
         """Returns the weighted loss of each example, [B] float32. Its randomness is that of the batch's positions."""
@@ -98,11 +95,7 @@ class Reconstruction(Config):
         self, model: DiffusionModel, *, seed: int, precision: Precision, scale: Callable[[Tensor], Tensor]
     ) -> Backward:
         """Returns the Backward of this loss."""
-
-        def per_example(batch: Batch) -> Tensor:
-            return self.losses(model, batch, seed=seed, precision=precision)
-
-        return accumulate(per_example, scale)
+        return accumulate(partial(self.losses, model, seed=seed, precision=precision), scale)
 
     def losses(self, model: DiffusionModel, batch: Batch, *, seed: int, precision: Precision) -> Tensor:
         """Returns the weighted loss of each example, [B] float32."""
@@ -146,11 +139,7 @@ class Contrastive(Config):
         self, model: DualEncoder, *, seed: int, precision: Precision, scale: Callable[[Tensor], Tensor]
     ) -> Backward:
         """Returns the Backward of this loss. ``seed`` is not needed: nothing is drawn."""
-
-        def per_example(batch: Batch) -> Tensor:
-            return self.losses(model, batch, precision=precision)
-
-        return accumulate(per_example, scale)
+        return accumulate(partial(self.losses, model, precision=precision), scale)
 
     def losses(self, model: DualEncoder, batch: Batch, *, precision: Precision) -> Tensor:
         """Returns the weighted loss of each example among the others of the batch, [B] float32."""
