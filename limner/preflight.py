@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from limner.config import RunConfig
-from limner.core.errors import UserError
+from limner.config import RunConfig, conflicts
+from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
 from limner.data.ledger import Ledger, survey
 from limner.models.schedulers import check_scheduler_name
@@ -30,6 +30,9 @@ class Plan:
 def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     """Reads the data and the tokenizer, trains nothing. Raises UserError for whatever would stop the run."""
     progress = progress or Silent()
+    problems = conflicts(config)  # again, for configs that were made in Python and not read from a recipe
+    if problems:
+        raise ConfigError(problems, where="config")
     _check_places(config)
     choose_device(config.train.device)
     counter = config.model.token_counter()

@@ -156,7 +156,7 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
 
 
 def _fitting(model: Trained) -> Any:
-    """Returns the model as what method, objective and exports take: ``config.conflicts`` has seen that they fit it."""
+    """Returns the model as what method, objective and exports take: ``plan`` has seen that they fit it."""
     return model
 
 

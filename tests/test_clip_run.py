@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import CLIPModel
 
 from limner.config import RunConfig, conflicts
-from limner.core.errors import UserError
+from limner.core.errors import ConfigError, UserError
 from limner.core.rng import tensor_stream
 from limner.core.rundir import RunDir, read_metrics
 from limner.data.batch import Batch
@@ -124,6 +124,11 @@ def test_what_does_not_belong_together_is_said(
     problems = conflicts(config(model, pictures, tmp_path / "run", **changes))
     assert len(problems) == 1
     assert says in problems[0]
+
+
+def test_a_config_made_in_python_is_checked_as_a_recipe_is(model: Path, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'denoising' trains model 'sd1'"):
+        finetune(config(model, pictures, tmp_path / "run", objective={"kind": "denoising"}))
 
 
 def test_pictures_of_another_size_than_the_tower_reads_are_refused(model: Path, pictures: Path, tmp_path: Path) -> None:
