@@ -21,7 +21,8 @@ from limner.export.portable import make_portable
 from limner.methods.full import Full
 from limner.methods.lora import Lora
 from limner.methods.trainable import Trainable
-from limner.models.sd1 import SD1Model
+from limner.models.sd1 import SD1, SD1Model
+from limner.models.weights import BUILTIN_FOLDER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TORCH = ["torch==2.13.0"]
@@ -91,6 +92,8 @@ def pictures(
         model, trainable = train(full)
         Diffusers().write(model, trainable, exports / f"full_{name}", METADATA, fresh_base=fresh_base)
         draw(model, ours / f"full_{name}.npy")
+    shutil.copytree(BUILTIN_FOLDER, exports / "full_builtin")
+    draw(SD1(path="builtin").load(), ours / "full_builtin.npy")
     reader = Path(__file__).with_name("older_reader.py")
     done = subprocess.run(
         [str(older_python), "-W", "ignore", str(reader), str(base), str(exports), str(theirs)],
@@ -117,6 +120,11 @@ def levels(first: Path, second: Path) -> int:
 def test_the_base_is_drawn_alike(pictures: tuple[Path, Path, dict[str, str]]) -> None:
     ours, theirs, _ = pictures
     assert levels(ours / "base.npy", theirs / "base.npy") <= 1
+
+
+def test_the_model_that_ships_with_the_package_is_drawn_alike(pictures: tuple[Path, Path, dict[str, str]]) -> None:
+    ours, theirs, _ = pictures
+    assert levels(ours / "full_builtin.npy", theirs / "full_builtin.npy") <= 1
 
 
 @pytest.mark.parametrize(
