@@ -80,8 +80,8 @@ def _tell_of_cut(ledger: Ledger, progress: Progress) -> None:
     cut = [f"{row.id} {_at_risk(row):.0%}" for row in rows if _at_risk(row) > CUT]
     if cut:
         progress.warn(
-            f"{counted(len(cut), 'picture')} of the subject not seen whole, it may be cut: {listed(cut)} of the area lies "
-            "outside of what every visit sees. images.buckets: true with crop: center cuts least; or crop by hand."
+            f"{counted(len(cut), 'picture')} of the subject not seen whole, it may be cut: {listed(cut)} of the area "
+            "lies outside of what every visit sees. images.buckets: true with crop: center cuts least; or crop by hand."
         )
 
 

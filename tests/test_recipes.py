@@ -94,7 +94,7 @@ def test_the_recipe_for_small_gpus_trains_with_all_its_savings_at_once(
             "images={resolution: 64, bucket_step: 16}",
             "train={steps: 4, batch_size: 2, micro_batch_size: 1, gradient_checkpointing: true, precision: fp16, "
             "device: cpu}",
-            "samples.prompts=[]",
+            "samples.steps=2",
         ],
     )
     assert config.optimizer.kind == "adamw8bit"
