@@ -65,11 +65,22 @@ def section(name: str, cls: type[Config], heading: str) -> list[str]:
         "| key | value | default | |",
         "| --- | --- | --- | --- |",
     ]
+    return [*lines, *rows(cls), ""]
+
+
+def rows(cls: type[Config], prefix: str = "") -> list[str]:
+    """Returns a row per key; the keys of a config inside another stand below it, written with a dot."""
+    lines = []
     for key, field in cls.model_fields.items():
         if key == "kind" and len(typing.get_args(field.annotation)) == 1:
             continue
-        lines.append(f"| `{key}` | {type_name(field.annotation)} | {default(field)} | {sentence(field.description)} |")
-    return [*lines, ""]
+        inner = config_classes(field.annotation)
+        value = "the keys below" if inner else type_name(field.annotation)
+        shown = ("unset" if field.default is None else "as below") if inner else default(field)
+        lines.append(f"| `{prefix}{key}` | {value} | {shown} | {sentence(field.description)} |")
+        for one in inner:
+            lines += rows(one, f"{prefix}{key}.")
+    return lines
 
 
 def render() -> str:

@@ -12,6 +12,7 @@ from limner.core.config import Config, Origins, read_recipe, validate
 from limner.core.errors import ConfigError
 from limner.data import DatasetConfig
 from limner.data.buckets import ImageConfig
+from limner.data.prompts import has_word
 from limner.evaluation.samples import Samples
 from limner.export import ExportConfig
 from limner.methods import MethodConfig
@@ -159,7 +160,7 @@ def conflicts(config: RunConfig) -> list[str]:
             problems.append(
                 f"export: {export.kind!r} cannot hold what method {method.kind!r} trains of {config.model.kind!r}."
             )
-    return [*problems, *_family_conflicts(config)]
+    return [*problems, *_family_conflicts(config), *_class_conflicts(config)]
 
 
 _FITTING = {
@@ -187,3 +188,20 @@ def _family_conflicts(config: RunConfig) -> list[str]:
         if config.samples.prompts:
             problems.append("samples.prompts: this model does not draw.")
     return problems
+
+
+def _class_conflicts(config: RunConfig) -> list[str]:
+    """Returns where the class of a subject cannot be kept as it is."""
+    if config.dataset.kind == "dreambooth" and config.dataset.class_pictures and config.model.kind != "sd1":
+        return [f"dataset.class_pictures: model {config.model.kind!r} does not draw; leave it out."]
+    if config.objective.kind != "denoising" or config.objective.preservation is None:
+        return []
+    prompt = config.objective.preservation.prompt
+    words = {"trigger_word": config.trigger_word}
+    if config.dataset.kind == "dreambooth":
+        words["dataset.token"] = config.dataset.token
+    return [
+        f"objective.preservation.prompt: {prompt!r} has {name} {word!r}, which would keep it from being learned."
+        for name, word in words.items()
+        if word is not None and has_word(prompt, word)
+    ]

@@ -13,6 +13,7 @@ from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
 from limner.data.ledger import Ledger, survey
 from limner.models.schedulers import check_scheduler_name
+from limner.subject import check_subject
 from limner.training.precision import choose_device
 
 
@@ -39,6 +40,7 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     _check_samples(config, counter.size_multiple)
     ledger = _survey(config, counter.count, counter.limit, progress)
     _check_sizes(config, ledger, counter.size_multiple)
+    check_subject(config, ledger, counter, progress)
     for prompt, tokens in zip(config.samples.prompts, counter.count(config.samples.prompts), strict=True):
         if tokens > counter.limit:
             progress.warn(f"the sample prompt {prompt!r} has {tokens} tokens; {counter.limit} are read")
@@ -77,7 +79,7 @@ def _check_samples(config: RunConfig, multiple: int) -> None:
 
 def length(config: RunConfig, ledger: Ledger) -> tuple[int, float]:
     """Returns the optimizer steps of the run, and the epochs that they make."""
-    visits = sum(picture.example.repeats for picture in ledger.prepared)
+    visits = ledger.awaited + sum(picture.example.repeats for picture in ledger.prepared)
     if config.train.steps is not None:
         steps = config.train.steps
     elif config.train.epochs is not None:

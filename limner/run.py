@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from limner.class_pictures import draw_class_pictures, refuse_others_pictures
 from limner.config import RunConfig
 from limner.core.config import Origins, to_yaml
 from limner.core.errors import NonFiniteError, UserError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from limner.export.result import ExportResult
+    from limner.methods.base_weights import AsBase
     from limner.methods.trainable import Trainable
     from limner.training.feed import Feed
     from limner.training.loop import TrainState
@@ -38,7 +40,7 @@ FREE_ON_RESUME = (
     "out", "model", "dataset", "samples", "cache", "export", "private", "tensorboard", "trigger_word",
     "train.steps", "train.epochs", "train.steps_per_picture", "train.save_every", "train.keep_checkpoints",
     "train.device", "train.precision", "train.micro_batch_size", "train.gradient_checkpointing",
-    "images.bad_files", "images.max_pixels",
+    "images.bad_files", "images.max_pixels", "images.max_cut",
 )  # fmt: skip
 """Keys of the config that may change when a run goes on: they do not change what is computed, or they are compared by
 content instead (the data by its manifest, the model by its weights, the length by the schedule)."""
@@ -112,6 +114,8 @@ class _Session:
     identity: dict[str, Any]
     base_prediction: Tensor
     environment: dict[str, Any]
+    as_base: AsBase | None = None
+    """Makes the model its base for a while, where the objective asks for that."""
 
     def tuned_weights(self) -> contextlib.AbstractContextManager[None]:
         """Puts the averaged weights in place where the run keeps them."""
@@ -122,6 +126,7 @@ class _Session:
 def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
     from limner.training.precision import choose_device, choose_precision
 
+    draw_class_pictures(config, progress)
     planned = plan(config, progress=progress)
     ledger, steps = planned.ledger, planned.steps
     progress.table("plan", planned.rows)
@@ -131,8 +136,10 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
     for notice in model.notices:
         progress.warn(notice)
     identity = _identity(config, ledger, model, steps, precision)
+    refuse_others_pictures(config, model)
     model.to(precision.device, precision.dtype, float32=config.method.float32_parts(_fitting(model)))
     trainable = config.method.apply(_fitting(model), seed=config.seed)
+    as_base = _keep_base(config, model, trainable, progress)
     if config.train.gradient_checkpointing:
         model.checkpoint_gradients()
     progress.stage("model", 1, 1)
@@ -152,12 +159,27 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
         identity=identity,
         base_prediction=_probe(config, model, precision),
         environment=describe_environment(precision),
+        as_base=as_base,
     )
 
 
 def _fitting(model: Trained) -> Any:
     """Returns the model as what method, objective and exports take: ``plan`` has seen that they fit it."""
     return model
+
+
+def _keep_base(config: RunConfig, model: Trained, trainable: Trainable, progress: Progress) -> AsBase | None:
+    """Returns what makes the model its base for a while, if the objective asks; call it before a weight moves."""
+    if config.objective.kind != "denoising" or config.objective.preservation is None:
+        return None
+    from limner.methods.base_weights import keep_base
+
+    base = keep_base(trainable, model.networks)
+    if base.bytes:
+        progress.say(
+            f"objective.preservation keeps a frozen copy of what trains: {base.bytes / 1e9:.2f} GB more memory"
+        )
+    return base.in_place
 
 
 def _new_state(config: RunConfig, trainable: Trainable, precision: Precision) -> TrainState:
@@ -220,6 +242,7 @@ def _train(
         seed=config.seed,
         precision=session.precision,
         scale=(lambda loss: loss) if scaler is None else scaler.scale,
+        as_base=session.as_base,
     )
     losses: list[float] = []
     save_checkpoint(rundir, state, session.identity)  # before the first step: a full disk shows now

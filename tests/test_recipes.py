@@ -60,6 +60,9 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
         "schedule.warmup_steps=0",
         "samples.steps=2",
     ]
+    if config.dataset.kind == "dreambooth" and config.dataset.class_pictures:
+        classes = f"dataset.class_path={tmp_path / 'class'}"
+        changes += [classes, "dataset.class_pictures=2", "dataset.class_drawing={steps: 2}"]
     changed = load_config(recipe, changes)
     kept = {"method", "objective", "optimizer", "dataset"}
     assert all(getattr(changed, name) == getattr(config, name) for name in kept - {"dataset"})
@@ -70,6 +73,35 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
     assert len(read_metrics(RunDir(result.out).metrics)) == 2
     assert len(list((result.out / "samples").rglob("*.png"))) == 2 * len(config.samples.prompts)
     assert result.exports
+
+
+def test_the_recipe_for_small_gpus_trains_with_all_its_savings_at_once(
+    pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    recipe = ROOT / "recipes" / "sd1_dreambooth_small_gpu.yaml"
+    train = load_config(recipe).train
+    assert (train.precision, train.gradient_checkpointing) == ("fp16", True)
+    assert (train.batch_size, train.micro_batch_size) == (2, 1)
+    config = load_config(
+        recipe,
+        [
+            f"out={tmp_path / 'run'}",
+            f"model.path={save_tiny(tmp_path / 'model')}",
+            f"dataset={{kind: dreambooth, path: {pictures['dreambooth']}, class_noun: dog, class_pictures: 2, "
+            f"class_path: {tmp_path / 'class'}, class_drawing: {{steps: 2, batch_size: 1}}}}",
+            f"cache.folder={tmp_path / 'cache'}",
+            "images={resolution: 64, bucket_step: 16}",
+            "train={steps: 4, batch_size: 2, micro_batch_size: 1, gradient_checkpointing: true, precision: fp16, "
+            "device: cpu}",
+            "samples.steps=2",
+        ],
+    )
+    assert config.optimizer.kind == "adamw8bit"
+    result = finetune(config)
+    assert result.change is not None
+    assert result.change > 0
+    assert [line for line in read_metrics(RunDir(result.out).metrics) if "skipped" not in line]
 
 
 def test_the_recipes_start_from_the_model_that_they_promise() -> None:

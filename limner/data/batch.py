@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from limner.core.rng import stream
 from limner.data.buckets import ImageConfig, Placement, place
 from limner.data.captions import draw_caption
+from limner.data.example import Role
 from limner.data.ledger import Prepared
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Batch:
     """The text states, each [B, ...]; None where the text encoder trains and must read the captions itself."""
     weights: Tensor
     """[B], the factor of each example's loss."""
+    roles: tuple[Role, ...] = ()
+    """The role of each example where the data has pictures of a subject and of its class; else empty."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -73,6 +76,7 @@ def collate(
     *,
     encode_image: Callable[[Visit], Tensor],
     encode_caption: Callable[[str], dict[str, Tensor]] | None,
+    with_roles: bool = False,
 ) -> Batch:
     """Returns the micro-batch of ``visits``, on the CPU.
 
@@ -92,4 +96,5 @@ def collate(
         images=torch.stack([encode_image(one) for one in visits]),
         conditioning=conditioning,
         weights=torch.tensor([one.picture.example.weight for one in visits], dtype=torch.float32),
+        roles=tuple(one.picture.example.role for one in visits) if with_roles else (),
     )

@@ -36,6 +36,8 @@ class ImageConfig(Config):
     """The longer side of a bucket is at most this many times the shorter; more extreme pictures are cropped to it."""
     crop: CropChoice = "center"
     """Which part is kept where picture and bucket differ in shape: the middle, or another part at each visit."""
+    max_cut: float | None = Field(default=None, ge=0, lt=1)
+    """Stop where a visit would not see more than this share of a picture; 0.1 keeps a subject from being cut."""
     flip: bool = False
     """Flip half of the visits left to right. Not for lettering, nor for faces that should stay themselves."""
     background: str = "#ffffff"
@@ -145,6 +147,18 @@ def place(size: Size, bucket: Size, *, crop: CropChoice, flip: bool, rng: random
     else:
         left, top = _grid_offset(spare_x, across), _grid_offset(spare_y, down)
     return Placement((width, height), (left, top, *bucket), flip and turned < 0.5)
+
+
+def always_seen(size: Size, bucket: Size, crop: CropChoice) -> tuple[int, int, int, int]:
+    """Returns left, top, width and height, in scaled pixels, of what every visit sees; a side is 0 if there is none."""
+    covering = covering_size(size, bucket)
+    sides = []
+    for spare, side in zip((covering[0] - bucket[0], covering[1] - bucket[1]), bucket, strict=True):
+        first, last = spare // 2, spare // 2
+        if crop == "random":
+            first, last = _grid_offset(spare, 0.0), _grid_offset(spare, 1 - 2**-53)
+        sides.append((last, max(0, first + side - last)))
+    return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
 
 
 def covering_size(size: Size, bucket: Size) -> Size:

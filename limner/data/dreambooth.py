@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 
 from limner.core.config import Config
 from limner.core.errors import UserError
+from limner.data.class_pictures import ClassDrawing, ClassFolder
 from limner.data.example import Example, FileImage, LeftOut, Reading
-from limner.data.listing import Listing, list_images
-from limner.data.prompts import article, check_template, fill
+from limner.data.listing import Listing, list_folder, list_images
+from limner.data.prompts import article, check_template, fill, has_word
 from limner.data.sidecars import find_sidecars, refuse_unused_captions
 from limner.data.text import counted, first_few, one_line
 
@@ -33,6 +34,12 @@ class DreamBooth(Config):
     """The caption of the subject's pictures, with {token} and {class_noun}."""
     class_path: Path | None = None
     """A folder with pictures of other members of the class; they keep the model from forgetting it."""
+    class_pictures: int | None = Field(default=None, ge=1)
+    """How many class pictures there shall be, often 200: the base model draws those that lack into class_path, once.
+
+    Your own pictures there count and are all used. Unset: whatever lies in class_path is used."""
+    class_drawing: ClassDrawing = ClassDrawing()
+    """How the base model draws them."""
     class_prompt: str = _CLASS_PROMPT
     """The caption of the class pictures, with {class_noun} and {article} for its a or an."""
     prior_weight: float = Field(default=1.0, gt=0)
@@ -49,27 +56,33 @@ class DreamBooth(Config):
             self.instance_prompt, allowed={"token", "class_noun", "article"}, required={"token"}, name="instance_prompt"
         )
         check_template(self.class_prompt, allowed={"class_noun", "article"}, required=set(), name="class_prompt")
+        if has_word(self.class_noun, self.token):
+            raise ValueError(f"token {self.token!r} is a word of class_noun; it shall mean the subject alone.")
+        if self.class_pictures is None and self.class_drawing != ClassDrawing():
+            raise ValueError("class_drawing does nothing without class_pictures. Set class_pictures, or leave it out.")
         if self.class_path is None:
             for name, value, default in (
+                ("class_pictures", self.class_pictures, None),
                 ("class_prompt", self.class_prompt, _CLASS_PROMPT),
                 ("prior_weight", self.prior_weight, 1.0),
             ):
                 if value != default:
                     raise ValueError(f"{name} does nothing without class_path. Set class_path, or leave it out.")
-        elif self.token.casefold() in fill(self.class_prompt, self._words()).casefold().split():
+        elif has_word(self.class_caption, self.token):
             raise ValueError(f"class_prompt has the token {self.token!r}, which shall mean the subject alone.")
         return self
 
     def read(self) -> Reading:
         """Returns the pictures; the fewer ones repeat, so that an epoch visits both groups about equally often."""
-        instances = self._list(self.path, "dataset.path")
+        instances = self._list_subject()
         if self.class_path is None:
             rows = [LeftOut(f"instance/{row.id}", row.reason) for row in instances.rows()]
             examples = self._examples(instances, "instance", 1)
             return Reading("DreamBooth, no class pictures", examples, tuple(rows), instances.notes())
-        classes = self._list(self.class_path, "dataset.class_path")
-        self._refuse_overlap(instances.root, classes.root)
-        few, many = len(instances.images), len(classes.images)
+        self._refuse_overlap(instances.root, self.class_path.expanduser().resolve())
+        folder = self.class_folder()
+        classes = self._checked(folder.used(), "dataset.class_path")
+        few, many = len(instances.images), len(classes.images) + len(folder.missing)
         repeats = max(1, round(many / few)), max(1, round(few / many))
         examples = self._examples(instances, "instance", repeats[0]) + self._examples(classes, "class", repeats[1])
         rows = [LeftOut(f"instance/{row.id}", row.reason) for row in instances.rows()]
@@ -78,12 +91,35 @@ class DreamBooth(Config):
             f"An epoch visits each of {counted(few, 'instance picture')} {counted(repeats[0], 'time')} and each of "
             f"{counted(many, 'class picture')} {counted(repeats[1], 'time')}."
         )
-        notes = (*instances.notes(), *classes.notes(), visits)
-        return Reading("DreamBooth, with class pictures", examples, tuple(rows), notes)
+        notes = [*instances.notes(), *classes.notes(), visits]
+        if folder.missing:
+            notes.append(
+                f"{counted(len(folder.missing), 'class picture')} of {many:,} will be drawn by the base model into "
+                f"{self.class_path} before training."
+            )
+        awaited = len(folder.missing) * repeats[1]
+        return Reading("DreamBooth, with class pictures", examples, tuple(rows), tuple(notes), awaited)
+
+    @property
+    def class_caption(self) -> str:
+        """The caption of class pictures; they are drawn from it too."""
+        return one_line(fill(self.class_prompt, self._words()))
+
+    def class_folder(self) -> ClassFolder:
+        """Returns what is in the class folder, and what is missing; the folder need not be there if it will be made."""
+        assert self.class_path is not None
+        where = "dataset.class_path"
+        if self.class_pictures is None:
+            return ClassFolder(list_images(self.class_path, where=where), None)
+        place = self.class_path.expanduser()
+        if not (place.exists() or place.is_symlink()):
+            return ClassFolder(Listing(place.resolve(), str(self.class_path), {}, {}, ()), self.class_pictures)
+        return ClassFolder(list_folder(self.class_path, where=where), self.class_pictures)
 
     def _examples(self, listing: Listing, role: Literal["instance", "class"], repeats: int) -> tuple[Example, ...]:
-        template, weight = (self.instance_prompt, 1.0) if role == "instance" else (self.class_prompt, self.prior_weight)
-        captions = (one_line(fill(template, self._words())),)
+        instance_caption = one_line(fill(self.instance_prompt, self._words()))
+        caption, weight = (instance_caption, 1.0) if role == "instance" else (self.class_caption, self.prior_weight)
+        captions = (caption,)
         return tuple(
             Example(f"{role}/{id}", FileImage(path), captions, weight=weight, repeats=repeats, role=role)
             for id, path in listing.images.items()
@@ -92,15 +128,20 @@ class DreamBooth(Config):
     def _words(self) -> dict[str, str]:
         return {"token": self.token, "class_noun": self.class_noun, "article": article(self.class_noun)}
 
-    def _list(self, path: Path, where: str) -> Listing:
-        listing = list_images(path, where=where)
+    def _list_subject(self) -> Listing:
+        path, where = self.path, "dataset.path"
+        listing = self._checked(list_images(path, where=where), where)
         folders = sorted({id.rpartition("/")[0] for id in listing.images})
-        if where == "dataset.path" and len(folders) > 1:
+        if len(folders) > 1:
             raise UserError(
                 f"{str(path)!r} has pictures in {len(folders)} folders: {first_few([f or '.' for f in folders])}.",
                 where=where,
                 fix="DreamBooth learns one subject; name the folder that holds its pictures.",
             )
+        return listing
+
+    def _checked(self, listing: Listing, where: str) -> Listing:
+        """Returns the listing; raises UserError where captions lie in it that would not be used."""
         if not self.ignore_sidecars:
             refuse_unused_captions(
                 listing,

@@ -70,3 +70,5 @@ class Reading:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     """What should be said once, at the top."""
+    awaited: int = 0
+    """Visits per epoch of pictures that are not there yet: they are drawn before training."""

@@ -15,11 +15,12 @@ from pathlib import Path
 from limner.core.errors import UserError
 from limner.core.rundir import write_atomic
 from limner.data.bad_image import BadImage
-from limner.data.buckets import ImageConfig, Size, bucket_sizes, enlargement, nearest_bucket, place
+from limner.data.buckets import ImageConfig, Size, always_seen, bucket_sizes, enlargement, nearest_bucket, place
 from limner.data.duplicates import near_groups, signature
 from limner.data.example import Example, Reading, Role
 from limner.data.facts import Facts, FactsCache
 from limner.data.image import decode
+from limner.data.plain import one_colour
 from limner.data.summary import listed, printable, summary_rows
 
 _AT_ONCE = 1024
@@ -44,6 +45,8 @@ class Row:
     """What the whole picture is scaled to."""
     crop: tuple[int, int, int, int] | None = None
     """Left, top, width, height of what is seen, in scaled pixels; None where it is drawn at each visit."""
+    always_seen: tuple[int, int, int, int] | None = None
+    """The part that every visit sees, written as ``crop``; width or height is 0 where there is none."""
     enlarged: float = 1.0
     """The factor, where the picture has fewer pixels than its bucket."""
     cut_off: float = 0.0
@@ -53,6 +56,8 @@ class Row:
     """Of its longest caption, special ones included."""
     tokens_cut: bool = False
     """A caption is longer than what the text encoder reads."""
+    one_colour: str = ""
+    """'#rrggbb' where the picture shows nothing but this colour."""
     duplicate_of: str = ""
     """The first picture with the same bytes."""
     near_group: int | None = None
@@ -85,6 +90,8 @@ class Ledger:
     manifest: str
     """One sha256 over the ids, bytes, captions, weights, repeats and roles of all that is used."""
     token_limit: int
+    awaited: int = 0
+    """Visits per epoch of pictures that are not there yet: they are drawn before training."""
 
     def summary(self) -> tuple[tuple[str, str], ...]:
         """Returns labels and values for people: what was found, what becomes of it, and what is worth a look."""
@@ -127,7 +134,8 @@ def survey(
                 _row(picture, images, tokens.get(example.id), token_limit),
                 duplicate_of="" if first == example.id else first,
                 near_group=group,
-                notes=facts.notes,
+                one_colour=(colour := one_colour(facts.signature)),
+                notes=(*facts.notes, *([f"of one colour only: {colour}"] if colour else [])),
             )
         )
     rows += [Row(id=name, used=False, reason=reason) for name, reason in bad]
@@ -139,6 +147,7 @@ def survey(
         prepared=tuple(prepared),
         manifest=_manifest(prepared),
         token_limit=token_limit,
+        awaited=reading.awaited,
     )
 
 
@@ -230,6 +239,7 @@ def _row(picture: Prepared, images: ImageConfig, tokens: int | None, token_limit
         bucket=f"{picture.bucket[0]}x{picture.bucket[1]}",
         resize=placement.resize,
         crop=placement.crop if images.crop == "center" else None,
+        always_seen=always_seen(picture.size, picture.bucket, images.crop),
         enlarged=round(max(1.0, enlargement(picture.size, picture.bucket)), 4),
         cut_off=round(placement.cut_off, 4),
         captions=len(picture.example.captions),

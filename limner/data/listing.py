@@ -33,6 +33,9 @@ _SYSTEM_FILES = frozenset((
 """What file managers put into folders; like names that begin with a dot they are nobody's data."""
 
 
+_WITH_A_ROW = frozenset((".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"))
+
+
 @dataclass(frozen=True)
 class Listing:
     """The regular files under one folder, hidden and system files aside.
@@ -50,11 +53,13 @@ class Listing:
     """By id, in natural order."""
     left_out: tuple[LeftOut, ...]
     """Symbolic links that lead elsewhere, and what is no regular file."""
+    quiet: tuple[LeftOut, ...] = ()
+    """Left out, and no word need be said of it: what file managers put there."""
 
     def rows(self, used: Collection[str] = ()) -> list[LeftOut]:
         """Returns a row for each file that is no picture and is not ``used``."""
         unused = [LeftOut(id, _why_no_picture(id)) for id in self.others if id not in used]
-        return [*self.left_out, *unused]
+        return [*self.left_out, *unused, *self.quiet]
 
     def notes(self) -> tuple[str, ...]:
         """Returns what should be said about files that the user may take for pictures of the data set."""
@@ -75,11 +80,14 @@ def list_folder(path: Path, *, where: str = "dataset.path") -> Listing:
     images: dict[str, Path] = {}
     others: dict[str, Path] = {}
     left_out: list[LeftOut] = []
+    quiet: list[LeftOut] = []
     folders = [(root, "")]
     while folders:
         folder, prefix = folders.pop()
         for entry in _scan(folder):
             if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FILES:
+                if entry.name.lower() in _WITH_A_ROW and entry.is_file(follow_symlinks=False):
+                    quiet.append(LeftOut(prefix + _portable(entry.name), "written by a file manager"))
                 continue
             id = prefix + _portable(entry.name)
             if entry.is_dir(follow_symlinks=False):
@@ -97,7 +105,8 @@ def list_folder(path: Path, *, where: str = "dataset.path") -> Listing:
                     fix="Rename one of them.",
                 )
             group[id] = Path(entry.path)
-    return Listing(root, str(path), _sorted(images), _sorted(others), tuple(sorted(left_out, key=lambda row: row.id)))
+    rows = [tuple(sorted(group, key=lambda row: row.id)) for group in (left_out, quiet)]
+    return Listing(root, str(path), _sorted(images), _sorted(others), *rows)
 
 
 def list_images(path: Path, *, where: str = "dataset.path") -> Listing:

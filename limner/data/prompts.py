@@ -25,6 +25,12 @@ def fill(template: str, words: Mapping[str, str]) -> str:
     return _PLACE.sub(lambda place: words[place[1]], template)
 
 
+def has_word(text: str, word: str) -> bool:
+    """Returns whether a word, or several, stand in a text; capitals and the punctuation around them do not matter."""
+    pattern = rf"(?<!\w){re.escape(word.strip().casefold())}(?!\w)"
+    return re.search(pattern, text.casefold()) is not None
+
+
 def article(noun: str) -> str:
     """Returns 'an' before a vowel letter, else 'a'."""
     return "an" if noun[:1].lower() in tuple("aeiou") else "a"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from limner.models.words import Word, look_up
+
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
@@ -26,6 +28,10 @@ class TokenCounter:
             return []
         texts = spell_out(prompts, self.tokenizer)
         return [len(ids) for ids in self.tokenizer(texts, truncation=False, padding=False, verbose=False).input_ids]
+
+    def look_up(self, word: str) -> Word:
+        """Returns what the tokenizer makes of a word."""
+        return look_up(word, self.tokenizer)
 
 
 def spell_out(prompts: Sequence[str], tokenizer: CLIPTokenizer) -> list[str]:

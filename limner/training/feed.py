@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from typing import TYPE_CHECKING, Literal
 
@@ -55,9 +56,13 @@ class Feed:
         encode_image = {"moments": self._encode_image, "pixels": self._pixels}[self.reads]
         encode_caption = None if self.captions is None else self._encode_caption
         return [
-            collate(group, encode_image=encode_image, encode_caption=encode_caption)
+            collate(group, encode_image=encode_image, encode_caption=encode_caption, with_roles=self._has_class)
             for group in micro_batches(visits, self.micro_batch_size)
         ]
+
+    @functools.cached_property
+    def _has_class(self) -> bool:
+        return any(picture.example.role == "class" for picture in self.slots)
 
     def _encode_image(self, one: Visit) -> Tensor:
         """Returns the moments of one picture, [2C, h, w] float32."""

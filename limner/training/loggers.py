@@ -31,7 +31,8 @@ def loggers(rundir: RunDir, *, step: int, tensorboard: bool) -> Iterator[Loggers
     def write(line: Mapping[str, Any]) -> None:
         log.write(line)
         if board is not None:
-            for name in ("loss", "lr", "grad_norm", "images_per_second"):
+            parts = [name for name in line if name.startswith("loss_")]
+            for name in ("loss", *parts, "lr", "grad_norm", "images_per_second"):
                 board.add_scalar(name, line[name], line["step"])
 
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from limner.core.errors import NonFiniteError, UserError
@@ -54,12 +54,15 @@ class StepReport:
     images: int
     skipped: bool
     """fp16 only: the gradient overflowed, the scale was lowered and no weight moved."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """What else the objective tells of the loss: its terms, or its mean over the subject and over the class."""
 
     def as_line(self) -> dict[str, float | int | bool]:
         """Returns the line of metrics.jsonl."""
         line = {
             "step": self.step,
             "loss": self.loss,
+            **self.parts,
             "lr": self.lr,
             "grad_norm": self.grad_norm,
             "seconds": round(self.seconds, 4),
@@ -115,6 +118,7 @@ def train(
             seconds=time.perf_counter() - started,
             images=sum(len(batch) for batch in micro_batches),
             skipped=skipped,
+            parts={name: value for name, value in metrics.items() if name != "loss"},
         )
 
 

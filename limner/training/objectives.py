@@ -13,9 +13,11 @@ from limner.core.config import Config
 from limner.core.rng import tensor_stream
 from limner.data.batch import Batch
 from limner.diffusion.weighting import min_snr
+from limner.methods.base_weights import AsBase
 from limner.models.protocol import DiffusionModel, DualEncoder
-from limner.training.backward import Backward, accumulate
+from limner.training.backward import Backward, accumulate, accumulate_terms
 from limner.training.precision import Precision
+from limner.training.preservation import Preservation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,12 +34,45 @@ class Denoising(Config):
     """Strength of a random constant added to the noise per channel, for darker and brighter pictures; often 0.1."""
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
     """Share of the visits whose caption is left empty, so that guidance keeps working; often 0.1."""
+    preservation: Preservation | None = None
+    """Keep the class of a subject as it is without pictures of it: {prompt: a photo of a dog, weight: 1.0}."""
 
     def backward(
-        self, model: DiffusionModel, *, seed: int, precision: Precision, scale: Callable[[Tensor], Tensor]
+        self,
+        model: DiffusionModel,
+        *,
+        seed: int,
+        precision: Precision,
+        scale: Callable[[Tensor], Tensor],
+        as_base: AsBase | None = None,
     ) -> Backward:
-        """Returns the Backward of this loss."""
-        return accumulate(partial(self.losses, model, seed=seed, precision=precision), scale)
+        """Returns the Backward of this loss; preservation needs ``as_base``, which makes the model its base."""
+        losses = partial(self.losses, model, seed=seed, precision=precision)
+        if self.preservation is None:
+            return accumulate(losses, scale)
+        if as_base is None:
+            raise ValueError("preservation compares with the base model: give as_base")
+        preserved = partial(self.preservation_losses, model, seed=seed, precision=precision, as_base=as_base)
+        return accumulate_terms({"denoising": losses, "preservation": preserved}, scale)
+
+    def preservation_losses(
+        self, model: DiffusionModel, batch: Batch, *, seed: int, precision: Precision, as_base: AsBase
+    ) -> Tensor:
+        """Returns the preservation term of each example, [B] float32, at the x_t and t of its denoising loss.
+
+        Min-SNR weighs both terms alike, so that their ratio is the same at every t; the weights of examples do not.
+        """
+        assert self.preservation is not None
+        x_0, eps, t = (tensor.to(precision.device) for tensor in self.draw(model, batch, seed=seed))
+        losses = self.preservation.losses(
+            model,
+            model.process.add_noise(x_0, eps, t),
+            t,
+            trains_text=batch.conditioning is None,
+            precision=precision,
+            as_base=as_base,
+        )
+        return losses * self._weights_of(t, model)
 
     def losses(self, model: DiffusionModel, batch: Batch, *, seed: int, precision: Precision) -> Tensor:
         """Returns the weighted loss of each example, [B] float32. Its randomness is that of the batch's positions."""
@@ -52,10 +87,13 @@ class Denoising(Config):
             prediction = model.predict(x_t, t, conditioning)
         target = model.process.target(x_0, eps, t)
         losses: Tensor = (prediction.float() - target).square().flatten(1).mean(1) * batch.weights.to(device)
-        if self.min_snr_gamma is not None:
-            snr = model.process.snr(t)
-            losses = losses * min_snr(snr, self.min_snr_gamma, model.process.prediction_type)
-        return losses
+        return losses * self._weights_of(t, model)
+
+    def _weights_of(self, t: Tensor, model: DiffusionModel) -> Tensor | float:
+        """Returns the weights of the timesteps, [B], or 1."""
+        if self.min_snr_gamma is None:
+            return 1.0
+        return min_snr(model.process.snr(t), self.min_snr_gamma, model.process.prediction_type)
 
     def draw(self, model: DiffusionModel, batch: Batch, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Returns x_0 [B, C, h, w], eps [B, C, h, w] and t [B], drawn on the CPU, one stream per example."""
@@ -92,9 +130,15 @@ class Reconstruction(Config):
     caption_dropout: ClassVar[float] = 0.0
 
     def backward(
-        self, model: DiffusionModel, *, seed: int, precision: Precision, scale: Callable[[Tensor], Tensor]
+        self,
+        model: DiffusionModel,
+        *,
+        seed: int,
+        precision: Precision,
+        scale: Callable[[Tensor], Tensor],
+        as_base: AsBase | None = None,
     ) -> Backward:
-        """Returns the Backward of this loss."""
+        """Returns the Backward of this loss. ``as_base`` is not needed."""
         return accumulate(partial(self.losses, model, seed=seed, precision=precision), scale)
 
     def losses(self, model: DiffusionModel, batch: Batch, *, seed: int, precision: Precision) -> Tensor:
@@ -136,9 +180,15 @@ class Contrastive(Config):
     caption_dropout: ClassVar[float] = 0.0
 
     def backward(
-        self, model: DualEncoder, *, seed: int, precision: Precision, scale: Callable[[Tensor], Tensor]
+        self,
+        model: DualEncoder,
+        *,
+        seed: int,
+        precision: Precision,
+        scale: Callable[[Tensor], Tensor],
+        as_base: AsBase | None = None,
     ) -> Backward:
-        """Returns the Backward of this loss. ``seed`` is not needed: nothing is drawn."""
+        """Returns the Backward of this loss. ``seed`` and ``as_base`` are not needed."""
         return accumulate(partial(self.losses, model, precision=precision), scale)
 
     def losses(self, model: DualEncoder, batch: Batch, *, precision: Precision) -> Tensor:

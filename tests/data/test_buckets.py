@@ -16,6 +16,7 @@ from limner.data.buckets import (
     CROP_GRID,
     ImageConfig,
     Placement,
+    always_seen,
     bucket_sizes,
     covering_size,
     enlargement,
@@ -171,3 +172,17 @@ def test_random_crops_move_no_flip() -> None:
     centred = [place((200, 100), (64, 64), crop="center", flip=True, rng=random.Random(s)).flip for s in range(50)]
     moved = [place((200, 100), (64, 64), crop="random", flip=True, rng=random.Random(s)).flip for s in range(50)]
     assert centred == moved
+
+
+@given(
+    st.tuples(st.integers(40, 300), st.integers(40, 300)),
+    st.sampled_from([(32, 32), (48, 24), (24, 40)]),
+    st.sampled_from(["center", "random"]),
+)
+def test_what_every_visit_sees_is_the_common_part_of_all_crops(
+    size: tuple[int, int], bucket: tuple[int, int], crop: Any
+) -> None:
+    boxes = [place(size, bucket, crop=crop, flip=False, rng=random.Random(seed)).crop for seed in range(300)]
+    left, top = max(box[0] for box in boxes), max(box[1] for box in boxes)
+    right, bottom = min(box[0] + box[2] for box in boxes), min(box[1] + box[3] for box in boxes)
+    assert always_seen(size, bucket, crop) == (left, top, max(0, right - left), max(0, bottom - top))

@@ -39,11 +39,12 @@ def test_the_order_does_not_depend_on_the_order_of_the_disk(names: list[str]) ->
     assert sorted(names, key=natural_key) == sorted(shuffled, key=natural_key)
 
 
-def test_hidden_and_system_files_have_no_row(tmp_path: Path) -> None:
+def test_hidden_and_system_files_are_passed_over_and_the_usual_ones_have_a_row(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "._a.jpg", ".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/a.jpg", "@eaDir/b.jpg")
     put(tmp_path, ".ipynb_checkpoints/a-checkpoint.jpg", ".git/HEAD")
     assert list(list_folder(tmp_path).images) == ["a.jpg"]
-    assert reasons(tmp_path) == {}
+    assert reasons(tmp_path) == dict.fromkeys((".DS_Store", "Thumbs.db", "desktop.ini"), "written by a file manager")
+    assert list_folder(tmp_path).notes() == ()
 
 
 def test_every_other_file_has_a_row_that_says_why(tmp_path: Path) -> None:

@@ -124,6 +124,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": {"kind": "full", "text_encoder": True}},
     "decoder": {"method": {"kind": "autoencoder"}, "objective": {"kind": "reconstruction"}},
     "autoencoder": {"method": {"kind": "autoencoder", "encoder": True}, "objective": {"kind": "reconstruction"}},
+    "preservation, lora": {
+        "method": {"kind": "lora", "text_encoder": True, "dropout": 0.1},
+        "objective": {"preservation": {"prompt": "a photo of a dog"}},
+    },
+    "preservation, full, fp16": {
+        "method": {"kind": "full"},
+        "objective": {"preservation": {"prompt": "a photo of a dog"}},
+        "train": {"precision": "fp16", "gradient_checkpointing": True},
+    },
     "bf16": {"train": {"precision": "bf16"}},
     "fp16": {"train": {"precision": "fp16"}},
     "adafactor": {"optimizer": {"kind": "adafactor", "lr": 1e-3}},

@@ -1,0 +1,72 @@
+"""The class pictures of a DreamBooth run: those that lack are drawn before training, by the base model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limner.config import RunConfig
+from limner.core.progress import Progress
+from limner.data.dreambooth import DreamBooth
+from limner.evaluation.class_pictures import check_record, class_request, draw_missing, write_record
+from limner.preflight import plan
+
+if TYPE_CHECKING:
+    from limner.models.protocol import Trained
+
+
+def draw_class_pictures(config: RunConfig, progress: Progress) -> None:
+    """Draws the class pictures that ``config.dataset`` asks for and that are not there; those that are stay.
+
+    Whatever else would stop the run stops it before. Each picture is written whole, so that a run that is killed goes
+    on with the next one.
+    """
+    dataset = config.dataset
+    if not isinstance(dataset, DreamBooth) or dataset.class_path is None or dataset.class_pictures is None:
+        return
+    if not dataset.class_folder().missing:
+        return
+    plan(config)  # raises what would stop the run
+    from limner.training.precision import choose_device, choose_precision
+
+    folder, content = dataset.class_path.expanduser(), dataset.class_folder()
+    request = class_request(dataset.class_caption, config.images.resolution, dataset.class_drawing)
+    precision = choose_precision(config.train.precision, choose_device(config.train.device))
+    assert config.model.kind == "sd1"  # plan has seen it
+    model = config.model.load()
+    name, identity = model.source.name, model.identity()
+    check_record(folder, request, drawn=len(content.drawn), model=name, identity=identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not content.drawn:
+        write_record(folder, request, model=name, identity=identity, precision=precision.name)
+    model.to(precision.device, precision.dtype)
+    drawing = draw_missing(
+        model,
+        folder,
+        request,
+        content.missing,
+        drawn={number: content.listing.images[id] for number, id in content.drawn.items()},
+        batch_size=dataset.class_drawing.batch_size,
+    )
+    told: set[str] = set()
+    for done, warnings in enumerate(drawing, start=1):
+        for warning in set(warnings) - told:
+            progress.warn(warning)
+            told.add(warning)
+        progress.stage("class pictures", done, len(content.missing))
+    progress.say(f"drew {len(content.missing)} pictures of {request.prompt!r} into {folder}")
+
+
+def refuse_others_pictures(config: RunConfig, model: Trained) -> None:
+    """Raises UserError if drawn class pictures that the run uses are by another model. Call it before the method."""
+    dataset = config.dataset
+    if not isinstance(dataset, DreamBooth) or dataset.class_path is None or dataset.class_pictures is None:
+        return
+    content = dataset.class_folder()
+    if len(content.numbers):
+        check_record(
+            content.listing.root,
+            class_request(dataset.class_caption, config.images.resolution, dataset.class_drawing),
+            drawn=len(content.drawn),
+            model=model.source.name,
+            identity=model.identity(),
+        )
