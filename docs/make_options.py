@@ -36,8 +36,14 @@ def type_name(annotation: Any) -> str:
     if origin is tuple:
         one = type_name(inner[0])
         return f"list of {one}" if inner[-1] is Ellipsis else f"{len(inner)} x {one}"
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return f"`{kind_of(annotation) or annotation.__name__.lower()}`"
     names = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
     return names.get(annotation, str(annotation))
+
+
+def kind_of(cls: type[Config]) -> str:
+    return str(typing.get_args(cls.model_fields["kind"].annotation)[0]) if "kind" in cls.model_fields else ""
 
 
 def default(field: Any) -> str:
@@ -69,7 +75,11 @@ def section(name: str, cls: type[Config], heading: str) -> list[str]:
         if key == "kind" and len(typing.get_args(field.annotation)) == 1:
             continue
         lines.append(f"| `{key}` | {type_name(field.annotation)} | {default(field)} | {sentence(field.description)} |")
-    return [*lines, ""]
+    lines.append("")
+    for key, field in cls.model_fields.items():
+        inner = [one for one in config_classes(field.annotation) if not kind_of(one)]
+        lines += [line for one in inner for line in section(f"{key}: an entry", one, "####")]
+    return lines
 
 
 def render() -> str:

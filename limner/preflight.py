@@ -13,6 +13,7 @@ from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
 from limner.data.caption_tools import CaptionTools, caption_rows
 from limner.data.ledger import Ledger, survey
+from limner.data.several import folders, source_rows
 from limner.models.schedulers import check_scheduler_name
 from limner.training.precision import choose_device
 
@@ -49,6 +50,7 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     tools = CaptionTools(config.captions, config.trigger_word)
     rows = (
         *ledger.summary(),
+        *source_rows(config.dataset, ledger),
         *caption_rows(tools, ledger.prepared, seed=config.seed),
         *_length_rows(config, ledger, steps, epochs),
     )
@@ -59,12 +61,10 @@ def _check_places(config: RunConfig) -> None:
     """Refuses a run folder that is no folder, or that lies among the pictures: its samples would be trained on."""
     if config.out.exists() and not config.out.is_dir():
         raise UserError(f"{str(config.out)!r} is no folder.", where="out", fix="Choose another.")
-    dataset = config.dataset.model_dump()
-    for key in ("path", "class_path"):
-        place = dataset.get(key)
-        if isinstance(place, Path) and config.out.resolve().is_relative_to(place.resolve()):
+    for key, folder in folders(config.dataset):
+        if config.out.resolve().is_relative_to(folder):
             raise UserError(
-                f"{str(config.out)!r} lies in dataset.{key}: samples of the run would be taken for pictures of yours.",
+                f"{str(config.out)!r} lies in {key}: samples of the run would be taken for pictures of yours.",
                 where="out",
                 fix="Choose a folder beside the pictures.",
             )
