@@ -36,8 +36,14 @@ def type_name(annotation: Any) -> str:
     if origin is tuple:
         one = type_name(inner[0])
         return f"list of {one}" if inner[-1] is Ellipsis else f"{len(inner)} x {one}"
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return f"`{kind_of(annotation) or annotation.__name__.lower()}`"
     names = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
     return names.get(annotation, str(annotation))
+
+
+def kind_of(cls: type[Config]) -> str:
+    return str(typing.get_args(cls.model_fields["kind"].annotation)[0]) if "kind" in cls.model_fields else ""
 
 
 def default(field: Any) -> str:
@@ -74,9 +80,12 @@ def rows(cls: type[Config], prefix: str = "") -> list[str]:
     for key, field in cls.model_fields.items():
         if key == "kind" and len(typing.get_args(field.annotation)) == 1:
             continue
-        inner = config_classes(field.annotation)
-        value = "the keys below" if inner else type_name(field.annotation)
+        inner = [one for one in config_classes(field.annotation) if not kind_of(one)]
+        below = "list of the keys below" if typing.get_origin(field.annotation) is tuple else "the keys below"
         shown = ("unset" if field.default is None else "as below") if inner else default(field)
+        if field.is_required():
+            shown = "must be set"
+        value = below if inner else type_name(field.annotation)
         lines.append(f"| `{prefix}{key}` | {value} | {shown} | {sentence(field.description)} |")
         for one in inner:
             lines += rows(one, f"{prefix}{key}.")

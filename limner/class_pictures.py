@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from limner.config import RunConfig
 from limner.core.progress import Progress
 from limner.data.dreambooth import DreamBooth
+from limner.data.several import subjects
 from limner.evaluation.class_pictures import check_record, class_request, draw_missing, write_record
 from limner.preflight import plan
 
@@ -20,14 +21,22 @@ def draw_class_pictures(config: RunConfig, progress: Progress) -> None:
     Whatever else would stop the run stops it before. Each picture is written whole, so that a run that is killed goes
     on with the next one.
     """
-    dataset = config.dataset
-    if not isinstance(dataset, DreamBooth) or dataset.class_path is None or dataset.class_pictures is None:
-        return
-    if not dataset.class_folder().missing:
-        return
-    plan(config)  # raises what would stop the run
+    lacking = [dataset for dataset in _drawing(config) if dataset.class_folder().missing]
+    if lacking:
+        plan(config)  # raises what would stop the run
+    for dataset in lacking:
+        _draw(config, dataset, progress)
+
+
+def _drawing(config: RunConfig) -> list[DreamBooth]:
+    """Returns the data sets whose class pictures may be drawn."""
+    return [d for _, d in subjects(config.dataset) if d.class_path is not None and d.class_pictures is not None]
+
+
+def _draw(config: RunConfig, dataset: DreamBooth, progress: Progress) -> None:
     from limner.training.precision import choose_device, choose_precision
 
+    assert dataset.class_path is not None
     folder, content = dataset.class_path.expanduser(), dataset.class_folder()
     request = class_request(dataset.class_caption, config.images.resolution, dataset.class_drawing)
     precision = choose_precision(config.train.precision, choose_device(config.train.device))
@@ -58,15 +67,13 @@ def draw_class_pictures(config: RunConfig, progress: Progress) -> None:
 
 def refuse_others_pictures(config: RunConfig, model: Trained) -> None:
     """Raises UserError if drawn class pictures that the run uses are by another model. Call it before the method."""
-    dataset = config.dataset
-    if not isinstance(dataset, DreamBooth) or dataset.class_path is None or dataset.class_pictures is None:
-        return
-    content = dataset.class_folder()
-    if len(content.numbers):
-        check_record(
-            content.listing.root,
-            class_request(dataset.class_caption, config.images.resolution, dataset.class_drawing),
-            drawn=len(content.drawn),
-            model=model.source.name,
-            identity=model.identity(),
-        )
+    for dataset in _drawing(config):
+        content = dataset.class_folder()
+        if len(content.numbers):
+            check_record(
+                content.listing.root,
+                class_request(dataset.class_caption, config.images.resolution, dataset.class_drawing),
+                drawn=len(content.drawn),
+                model=model.source.name,
+                identity=model.identity(),
+            )

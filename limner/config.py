@@ -12,7 +12,9 @@ from limner.core.config import Config, Origins, read_recipe, validate
 from limner.core.errors import ConfigError
 from limner.data import DatasetConfig
 from limner.data.buckets import ImageConfig
+from limner.data.caption_tools import Captions
 from limner.data.prompts import has_word
+from limner.data.several import subjects
 from limner.evaluation.samples import Samples
 from limner.export import ExportConfig
 from limner.methods import MethodConfig
@@ -73,7 +75,8 @@ class Cache(Config):
     latents: bool = True
     """Keep the autoencoder's output for each picture, crop and flip."""
     captions: bool = True
-    """Keep the text encoder's states for each caption; not done where the text encoder trains."""
+    """Keep the text encoder's states for each caption; not done where the text encoder trains, or where captions.
+    shuffle_tags or tag_dropout makes ever new captions."""
     folder: Path | None = None
     """Where; shared by all runs. Unset: $LIMNER_CACHE, else ~/.cache/limner."""
 
@@ -91,6 +94,8 @@ class RunConfig(Config):
     """The pictures and their captions."""
     images: ImageConfig = ImageConfig()
     """How pictures are cropped and scaled."""
+    captions: Captions = Captions()
+    """What is done to captions when they are read."""
     method: MethodConfig
     """What trains, and how: lora, full or autoencoder."""
     objective: ObjectiveConfig = Denoising()
@@ -108,7 +113,8 @@ class RunConfig(Config):
     export: tuple[ExportConfig, ...] | None = None
     """The files to write at the end. Unset: diffusers and PEFT for a LoRA, a diffusers folder for a full model."""
     trigger_word: str | None = Field(default=None, min_length=1)
-    """The word that calls what was learned; it must stand in a caption, and is written into the exported files."""
+    """The word that calls what was learned; it must stand in a caption as it is read (captions.add_trigger_word puts it
+    there), and is written into the exported files."""
     private: bool = False
     """Leave names of your files, folders and prompts out of the exported files."""
     tensorboard: bool = False
@@ -160,6 +166,7 @@ def conflicts(config: RunConfig) -> list[str]:
             problems.append(
                 f"export: {export.kind!r} cannot hold what method {method.kind!r} trains of {config.model.kind!r}."
             )
+    problems += config.captions.conflicts(config.trigger_word)
     return [*problems, *_family_conflicts(config), *_class_conflicts(config)]
 
 
@@ -180,6 +187,8 @@ def _family_conflicts(config: RunConfig) -> list[str]:
             f"model {config.model.kind!r} with method {config.method.kind!r}."
         ]
     problems = []
+    if config.objective.kind == "reconstruction" and config.captions != Captions():
+        problems.append("captions: an autoencoder reads none, so these options would do nothing. Leave them out.")
     if config.objective.kind == "contrastive":
         if config.train.batch_size == 1:
             problems.append("train.batch_size: 1 leaves no other caption to tell a picture's own from.")
@@ -192,16 +201,15 @@ def _family_conflicts(config: RunConfig) -> list[str]:
 
 def _class_conflicts(config: RunConfig) -> list[str]:
     """Returns where the class of a subject cannot be kept as it is."""
-    if config.dataset.kind == "dreambooth" and config.dataset.class_pictures and config.model.kind != "sd1":
+    sets = [dataset for _, dataset in subjects(config.dataset)]
+    if any(dataset.class_pictures for dataset in sets) and config.model.kind != "sd1":
         return [f"dataset.class_pictures: model {config.model.kind!r} does not draw; leave it out."]
     if config.objective.kind != "denoising" or config.objective.preservation is None:
         return []
     prompt = config.objective.preservation.prompt
-    words = {"trigger_word": config.trigger_word}
-    if config.dataset.kind == "dreambooth":
-        words["dataset.token"] = config.dataset.token
+    words = [("trigger_word", config.trigger_word), *(("dataset.token", dataset.token) for dataset in sets)]
     return [
         f"objective.preservation.prompt: {prompt!r} has {name} {word!r}, which would keep it from being learned."
-        for name, word in words.items()
+        for name, word in words
         if word is not None and has_word(prompt, word)
     ]

@@ -146,7 +146,21 @@ def _recipe_facts(values: dict[str, Any]) -> Facts:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None:
             facts[label] = value
+    if sources := _sources(values.get("dataset")):
+        facts["sources"] = sources
     return facts
+
+
+def _sources(dataset: Any) -> str:
+    """Returns the names and places of a data set of several sources, "" for another."""
+    sources = dataset.get("sources") if isinstance(dataset, dict) else None
+    told = []
+    for source in sources if isinstance(sources, list) else ():
+        if isinstance(source, dict):
+            inner = source.get("dataset")
+            place = inner.get("path") or inner.get("id") if isinstance(inner, dict) else None
+            told.append(f"{source.get('name')} ({place})" if place else str(source.get("name")))
+    return ", ".join(told)
 
 
 # --------------------------------------------------------------------------------------------------------- folders

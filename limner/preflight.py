@@ -11,7 +11,9 @@ from pathlib import Path
 from limner.config import RunConfig, conflicts
 from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
+from limner.data.caption_tools import CaptionTools, caption_rows
 from limner.data.ledger import Ledger, survey
+from limner.data.several import folders, source_rows
 from limner.models.schedulers import check_scheduler_name
 from limner.subject import check_subject
 from limner.training.precision import choose_device
@@ -47,7 +49,13 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     if config.method.kind == "lora" and config.model.kind == "sd1":
         config.method.check_targets(config.model.outline())
     steps, epochs = length(config, ledger)
-    rows = (*ledger.summary(), *_length_rows(config, ledger, steps, epochs))
+    tools = CaptionTools(config.captions, config.trigger_word)
+    rows = (
+        *ledger.summary(),
+        *source_rows(config.dataset, ledger),
+        *caption_rows(tools, ledger.prepared, seed=config.seed),
+        *_length_rows(config, ledger, steps, epochs),
+    )
     return Plan(ledger, steps, epochs, rows)
 
 
@@ -55,12 +63,10 @@ def _check_places(config: RunConfig) -> None:
     """Refuses a run folder that is no folder, or that lies among the pictures: its samples would be trained on."""
     if config.out.exists() and not config.out.is_dir():
         raise UserError(f"{str(config.out)!r} is no folder.", where="out", fix="Choose another.")
-    dataset = config.dataset.model_dump()
-    for key in ("path", "class_path"):
-        place = dataset.get(key)
-        if isinstance(place, Path) and config.out.resolve().is_relative_to(place.resolve()):
+    for key, folder in folders(config.dataset):
+        if config.out.resolve().is_relative_to(folder):
             raise UserError(
-                f"{str(config.out)!r} lies in dataset.{key}: samples of the run would be taken for pictures of yours.",
+                f"{str(config.out)!r} lies in {key}: samples of the run would be taken for pictures of yours.",
                 where="out",
                 fix="Choose a folder beside the pictures.",
             )
@@ -119,6 +125,7 @@ def _survey(
         token_limit=token_limit,
         cache=cache_folder(config),
         on_progress=lambda done, total: progress.stage("pictures", done, total),
+        longest_captions=CaptionTools(config.captions, config.trigger_word).longest,
     )
     _check_trigger_word(config, ledger)
     return ledger
@@ -128,12 +135,13 @@ def _check_trigger_word(config: RunConfig, ledger: Ledger) -> None:
     word = config.trigger_word
     if word is None:
         return
-    captions = (caption for picture in ledger.prepared for caption in picture.example.captions)
+    tools = CaptionTools(config.captions, word)
+    captions = (caption for picture in ledger.prepared for caption in tools.longest(picture.example))
     if not any(word.casefold() in caption.casefold() for caption in captions):
         raise UserError(
             f"{word!r} stands in no caption, so nothing would be learned about it.",
             where="trigger_word",
-            fix="Put it into the captions, or leave it out.",
+            fix="Put it into the captions, set captions.add_trigger_word: true, or leave it out.",
         )
 
 

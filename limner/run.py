@@ -17,6 +17,7 @@ from limner.core.config import Origins, to_yaml
 from limner.core.errors import NonFiniteError, UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_json
+from limner.data.caption_tools import CaptionTools
 from limner.data.ledger import Ledger, Prepared, write_ledger
 from limner.models.protocol import Trained
 from limner.preflight import cache_folder, plan
@@ -209,6 +210,7 @@ def _feed(config: RunConfig, ledger: Ledger, model: Trained, trainable: Trainabl
     numbers = {bucket: number for number, bucket in enumerate(sorted({p.bucket for p in slots}))}
     folder = cache_folder(config) / "tensors"
     keeps_text = config.objective.kind == "denoising" and not trainable.trains_text
+    caption_folder = folder if config.cache.captions and not config.captions.edits_tags else None
     return Feed(
         slots=slots,
         order=Order([numbers[p.bucket] for p in slots], batch_size=config.train.batch_size, seed=config.seed),
@@ -219,8 +221,9 @@ def _feed(config: RunConfig, ledger: Ledger, model: Trained, trainable: Trainabl
         model=_fitting(model),
         precision=precision,
         latents=TensorCache(folder if config.cache.latents else None),
-        captions=TensorCache(folder if config.cache.captions else None) if keeps_text else None,
+        captions=TensorCache(caption_folder) if keeps_text else None,
         reads=config.objective.reads,
+        caption_tools=CaptionTools(config.captions, config.trigger_word),
     )
 
 
@@ -369,6 +372,7 @@ def _identity(config: RunConfig, ledger: Ledger, model: Trained, steps: int, pre
         **{f"base.{key}": value for key, value in model.identity().items()},
         "precision": precision.name,
         **_split(config),
+        **({"config.trigger_word": config.trigger_word} if config.captions.add_trigger_word else {}),
         **({} if config.schedule.kind == "constant" else {"steps": steps}),
     }
 

@@ -10,6 +10,7 @@ from limner.core.progress import Progress
 from limner.data.dreambooth import DreamBooth
 from limner.data.ledger import Ledger, Row
 from limner.data.prompts import has_word
+from limner.data.several import subjects
 from limner.data.summary import listed
 from limner.data.text import counted
 from limner.evaluation.class_pictures import check_record, class_request
@@ -26,30 +27,30 @@ def check_subject(config: RunConfig, ledger: Ledger, counter: TokenCounter, prog
     """Says what may not be what the user wanted of a DreamBooth run; raises UserError for what cannot work."""
     _refuse_cut(config, ledger)
     _tell_of_preservation(config, counter, progress)
-    dataset = config.dataset
-    if not isinstance(dataset, DreamBooth):
-        return
-    _tell_of_token(dataset, counter.look_up(dataset.token), progress)
-    _tell_of_count(ledger, progress)
-    _tell_of_cut(ledger, progress)
-    _refuse_empty_class(ledger)
-    check_scheduler_name(dataset.class_drawing.scheduler, where="dataset.class_drawing.scheduler")
-    _check_record(config, dataset)
+    for prefix, dataset in subjects(config.dataset):
+        rows = [row for row in ledger.rows if row.used and row.id.startswith(prefix)]
+        _tell_of_token(dataset, counter.look_up(dataset.token), progress)
+        _tell_of_count(rows, progress)
+        _tell_of_cut(rows, progress)
+        _refuse_empty_class(rows)
+        check_scheduler_name(dataset.class_drawing.scheduler, where="dataset.class_drawing.scheduler")
+        _check_record(config, dataset)
 
 
 def _tell_of_preservation(config: RunConfig, counter: TokenCounter, progress: Progress) -> None:
-    objective, dataset = config.objective, config.dataset
+    objective = config.objective
     if objective.kind != "denoising" or objective.preservation is None:
         return
     prompt = objective.preservation.prompt
     (tokens,) = counter.count([prompt])
     if tokens > counter.limit:
         progress.warn(f"objective.preservation.prompt has {tokens} tokens; {counter.limit} are read")
-    if isinstance(dataset, DreamBooth) and not has_word(prompt, dataset.class_noun):
-        progress.warn(
-            f"objective.preservation.prompt {prompt!r} lacks the class noun {dataset.class_noun!r}: that class is not "
-            "kept as it is"
-        )
+    for _, dataset in subjects(config.dataset):
+        if not has_word(prompt, dataset.class_noun):
+            progress.warn(
+                f"objective.preservation.prompt {prompt!r} lacks the class noun {dataset.class_noun!r}: that class is "
+                "not kept as it is"
+            )
 
 
 def _tell_of_token(dataset: DreamBooth, word: Word, progress: Progress) -> None:
@@ -64,8 +65,8 @@ def _tell_of_token(dataset: DreamBooth, word: Word, progress: Progress) -> None:
         progress.say(f"dataset.token {dataset.token!r} is {len(word.pieces)} pieces for the tokenizer: {word.told()}")
 
 
-def _tell_of_count(ledger: Ledger, progress: Progress) -> None:
-    count = sum(picture.example.role == "instance" for picture in ledger.prepared)
+def _tell_of_count(rows: Sequence[Row], progress: Progress) -> None:
+    count = sum(row.role == "instance" for row in rows)
     if count == 1:
         progress.warn("there is 1 picture of the subject: its background and pose will be learned too; use 3 to 5")
     if count > MOST_PICTURES:
@@ -75,9 +76,9 @@ def _tell_of_count(ledger: Ledger, progress: Progress) -> None:
         )
 
 
-def _tell_of_cut(ledger: Ledger, progress: Progress) -> None:
-    rows = sorted((row for row in ledger.rows if row.role == "instance"), key=lambda row: -_at_risk(row))
-    cut = [f"{row.id} {_at_risk(row):.0%}" for row in rows if _at_risk(row) > CUT]
+def _tell_of_cut(rows: Sequence[Row], progress: Progress) -> None:
+    worst = sorted((row for row in rows if row.role == "instance"), key=lambda row: -_at_risk(row))
+    cut = [f"{row.id} {_at_risk(row):.0%}" for row in worst if _at_risk(row) > CUT]
     if cut:
         progress.warn(
             f"{counted(len(cut), 'picture')} of the subject not seen whole, it may be cut: {listed(cut)} of the area "
@@ -105,9 +106,9 @@ def _refuse_cut(config: RunConfig, ledger: Ledger) -> None:
         )
 
 
-def _refuse_empty_class(ledger: Ledger) -> None:
+def _refuse_empty_class(used: Sequence[Row]) -> None:
     """Refuses class pictures that show nothing, and many copies of one: the class would be forgotten for them."""
-    rows = [row for row in ledger.rows if row.used and row.role == "class"]
+    rows = [row for row in used if row.role == "class"]
     plain = [f"{row.id} {row.one_colour}" for row in rows if row.one_colour]
     copies = len(rows) > 1 and len({row.sha256 for row in rows}) == 1
     if plain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from limner.builtin.drawings import draw_folder
 from limner.builtin.pictures import draw_pictures
 from limner.config import load_config
 from limner.core.rundir import RunDir, read_metrics
+from limner.data import DatasetConfig
 from limner.run import finetune
 from tests.tiny import save_tiny, save_tiny_clip
 
@@ -36,7 +38,27 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     lines = ["image,caption", *(f'{n:02d}.png,"{caption} , seen twice ."' for n, caption in enumerate(captions))]
     (flickr / "captions.txt").write_text("\n".join(lines) + "\n")
     draw_pictures(root / "world", count=4, seed=0, captions=2, side=64)
-    return {"auto": root / "captioned", "dreambooth": root / "subject", "flickr8k": flickr, "table": root / "world"}
+    for number, name in enumerate(("portraits", "scenes")):
+        draw_folder(root / "several" / name, count=2, seed=number)
+        for sidecar in (root / "several" / name).glob("*.txt"):
+            sidecar.write_text(f"{name}, red, blue, green\n")
+    return {
+        "auto": root / "captioned",
+        "dreambooth": root / "subject",
+        "flickr8k": flickr,
+        "table": root / "world",
+        "several": root / "several",
+    }
+
+
+def place(dataset: DatasetConfig, data: Path) -> str:
+    """Returns the override that names ``data`` as the place of a data set, or of the folders of several."""
+    if dataset.kind != "several":
+        return f"dataset.path={data}"
+    values = dataset.model_dump(mode="json")["sources"]
+    for source in values:
+        source["dataset"]["path"] = str(data / source["name"])
+    return f"dataset.sources={json.dumps(values)}"
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES, *BUILTIN_RECIPES], ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -53,7 +75,7 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
     changes = [
         f"out={tmp_path / 'run'}",
         f"model.path={model}",
-        f"dataset.path={data}",
+        place(config.dataset, data),
         f"cache.folder={tmp_path / 'cache'}",
         f"images={{resolution: {side}, bucket_step: 16, buckets: {str(config.images.buckets).lower()}}}",
         "train={steps: 2, batch_size: 2, device: cpu}",
@@ -64,7 +86,7 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
         classes = f"dataset.class_path={tmp_path / 'class'}"
         changes += [classes, "dataset.class_pictures=2", "dataset.class_drawing={steps: 2}"]
     changed = load_config(recipe, changes)
-    kept = {"method", "objective", "optimizer", "dataset"}
+    kept = {"method", "objective", "optimizer", "dataset", "captions"}
     assert all(getattr(changed, name) == getattr(config, name) for name in kept - {"dataset"})
     result = finetune(changed)
     assert result.step == 2

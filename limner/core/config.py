@@ -229,10 +229,12 @@ def _locate(cls: Any, loc: tuple[int | str, ...]) -> tuple[Any, list[str], list[
 
 
 def _inner(cls: Any, part: int | str) -> Any:
+    if isinstance(part, int):  # the place in a list whose entries are of this class
+        return cls
     if isinstance(cls, type) and issubclass(cls, Config):
-        field = cls.model_fields.get(str(part))
+        field = cls.model_fields.get(part)
         return None if field is None else _config_classes(field.annotation)
-    return cls if isinstance(part, int) else None
+    return None
 
 
 def _config_classes(annotation: Any) -> Any:

@@ -6,16 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from limner.data.auto import AutoDataset
-from limner.data.captions_file import CaptionsFile
-from limner.data.cifar10 import Cifar10
-from limner.data.dreambooth import DreamBooth
-from limner.data.flickr import Flickr8k, Flickr30k
-from limner.data.folder import Folder
-from limner.data.hub import HubDataset
-from limner.data.table import Table
+from limner.data.layouts import Layout
+from limner.data.several import Several
 
-DatasetConfig = Annotated[
-    Folder | CaptionsFile | Table | Flickr8k | Flickr30k | Cifar10 | DreamBooth | HubDataset | AutoDataset,
-    Field(discriminator="kind"),
-]
+DatasetConfig = Annotated[Layout | Several, Field(discriminator="kind")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from limner.core.rng import stream
 from limner.data.buckets import ImageConfig, Placement, place
+from limner.data.caption_tools import AS_WRITTEN, CaptionTools
 from limner.data.captions import draw_caption
 from limner.data.example import Role
 from limner.data.ledger import Prepared
@@ -47,12 +48,27 @@ class Batch:
         return len(self.positions)
 
 
-def visit(picture: Prepared, position: int, *, images: ImageConfig, seed: int, caption_dropout: float) -> Visit:
+def visit(
+    picture: Prepared,
+    position: int,
+    *,
+    images: ImageConfig,
+    seed: int,
+    caption_dropout: float,
+    caption_tools: CaptionTools = AS_WRITTEN,
+) -> Visit:
     """Returns the visit of ``picture`` at ``position``: a pure function of its arguments."""
     return Visit(
         position=position,
         picture=picture,
-        caption=draw_caption(picture.example.captions, seed=seed, position=position, dropout=caption_dropout),
+        caption=draw_caption(
+            picture.example.captions,
+            seed=seed,
+            position=position,
+            dropout=caption_dropout,
+            tools=caption_tools,
+            role=picture.example.role,
+        ),
         placement=place(
             picture.size,
             picture.bucket,

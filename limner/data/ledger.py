@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +106,11 @@ def survey(
     token_limit: int,
     cache: Path | None,
     on_progress: Callable[[int, int], None] | None = None,
+    longest_captions: Callable[[Example], Sequence[str]] = lambda example: example.captions,
 ) -> Ledger:
     """Returns the ledger of a data set after decoding every picture once.
+
+    Tokens are counted in ``longest_captions``: an example's captions as a visit may read them, at their longest.
 
     What decoding tells is kept in ``cache``/images.jsonl by the bytes of the file: the next survey only hashes them.
     Raises UserError if a picture cannot be used and ``images.bad_files`` is "stop", or if none can be used.
@@ -121,7 +124,7 @@ def survey(
     _refuse(reading, bad, images)
 
     buckets = bucket_sizes(images)
-    tokens = _token_counts(examples, count_tokens)
+    tokens = _token_counts({example.id: longest_captions(example) for example in examples}, count_tokens)
     good = [(example, look.sha256, look.facts) for example, look in zip(examples, looks, strict=True) if look.facts]
     groups = near_groups([facts.signature for _, _, facts in good])
     prepared, rows, firsts = [], [], dict[str, str]()
@@ -252,14 +255,15 @@ def _row(picture: Prepared, images: ImageConfig, tokens: int | None, token_limit
 
 
 def _token_counts(
-    examples: Sequence[Example], count_tokens: Callable[[Sequence[str]], list[int]] | None
+    captions: Mapping[str, Sequence[str]], count_tokens: Callable[[Sequence[str]], list[int]] | None
 ) -> dict[str, int]:
-    """Returns the tokens of each example's longest caption; each caption is counted once, however often it stands."""
+    """Returns the tokens of each example's longest caption, by id; each caption is counted once, however often it
+    stands."""
     if count_tokens is None:
         return {}
-    captions = sorted({caption for example in examples for caption in example.captions})
-    counts = dict(zip(captions, count_tokens(captions), strict=True))
-    return {example.id: max(counts[caption] for caption in example.captions) for example in examples}
+    known = sorted({caption for several in captions.values() for caption in several})
+    counts = dict(zip(known, count_tokens(known), strict=True))
+    return {id: max(counts[caption] for caption in several) for id, several in captions.items()}
 
 
 def _manifest(prepared: Sequence[Prepared]) -> str:

@@ -11,6 +11,7 @@ from limner.core.errors import NonFiniteError, UserError
 from limner.data.batch import Batch, Visit, collate, micro_batches, visit
 from limner.data.buckets import ImageConfig
 from limner.data.cache import TensorCache, content_key
+from limner.data.caption_tools import AS_WRITTEN, CaptionTools
 from limner.data.image import decode, to_pixels
 from limner.data.ledger import Prepared
 from limner.data.order import Order
@@ -39,6 +40,7 @@ class Feed:
     """None where the text encoder trains or nothing reads captions: batches then carry them as they are."""
     reads: Literal["moments", "pixels"] = "moments"
     """What the objective sees of a picture: the autoencoder's moments, or its pixels."""
+    caption_tools: CaptionTools = AS_WRITTEN
 
     def batches(self, step: int) -> list[Batch]:
         """Returns the micro-batches of ``step`` (from 0), on the CPU."""
@@ -50,6 +52,7 @@ class Feed:
                 images=self.images,
                 seed=self.seed,
                 caption_dropout=self.caption_dropout,
+                caption_tools=self.caption_tools,
             )
             for place, slot in enumerate(self.order.examples_at(step))
         ]

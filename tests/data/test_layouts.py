@@ -11,7 +11,11 @@ from limner.core.config import Config, read_recipe, to_yaml, validate
 from limner.data import DatasetConfig
 
 LAYOUTS = typing.get_args(typing.get_args(DatasetConfig)[0])
-REQUIRED = {"dreambooth": {"class_noun": "dog"}, "hub": {"id": "someone/something"}}
+REQUIRED = {
+    "dreambooth": {"class_noun": "dog"},
+    "hub": {"id": "someone/something"},
+    "several": {"sources": [{"name": "dog", "dataset": {"kind": "folder", "path": "photos"}}]},
+}
 
 
 class Recipe(Config):
@@ -27,7 +31,8 @@ def kind(layout: type[Config]) -> str:
 
 def test_the_kinds_are_those_of_the_documentation() -> None:
     assert sorted(map(kind, LAYOUTS)) == [
-        "auto", "captions_file", "cifar10", "dreambooth", "flickr30k", "flickr8k", "folder", "hub", "table",
+        "auto", "captions_file", "cifar10", "dreambooth", "flickr30k", "flickr8k", "folder", "hub", "several",
+        "table",
     ]  # fmt: skip
 
 
