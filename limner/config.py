@@ -12,6 +12,7 @@ from limner.core.config import Config, Origins, read_recipe, validate
 from limner.core.errors import ConfigError
 from limner.data import DatasetConfig
 from limner.data.buckets import ImageConfig
+from limner.data.masks import Masks
 from limner.evaluation.samples import Samples
 from limner.export import ExportConfig
 from limner.methods import MethodConfig
@@ -70,7 +71,7 @@ class Cache(Config):
     """Latents and text states on the disk, found again by what they were computed from."""
 
     latents: bool = True
-    """Keep the autoencoder's output for each picture, crop and flip."""
+    """Keep the autoencoder's output, and the mask if there is one, for each picture, crop and flip."""
     captions: bool = True
     """Keep the text encoder's states for each caption; not done where the text encoder trains."""
     folder: Path | None = None
@@ -90,6 +91,8 @@ class RunConfig(Config):
     """The pictures and their captions."""
     images: ImageConfig = ImageConfig()
     """How pictures are cropped and scaled."""
+    masks: Masks | None = None
+    """Train on a part of each picture, which a mask marks. Unset: on the whole."""
     method: MethodConfig
     """What trains, and how: lora, full or autoencoder."""
     objective: ObjectiveConfig = Denoising()
@@ -159,7 +162,7 @@ def conflicts(config: RunConfig) -> list[str]:
             problems.append(
                 f"export: {export.kind!r} cannot hold what method {method.kind!r} trains of {config.model.kind!r}."
             )
-    return [*problems, *_family_conflicts(config)]
+    return [*problems, *_family_conflicts(config), *_mask_conflicts(config)]
 
 
 _FITTING = {
@@ -186,4 +189,18 @@ def _family_conflicts(config: RunConfig) -> list[str]:
             problems.append("train.micro_batch_size: a contrastive loss compares the whole batch; leave it out.")
         if config.samples.prompts:
             problems.append("samples.prompts: this model does not draw.")
+    return problems
+
+
+def _mask_conflicts(config: RunConfig) -> list[str]:
+    """Returns where masks would have no effect or cannot be."""
+    if config.masks is None:
+        return []
+    problems = []
+    if config.objective.kind != "denoising":
+        problems.append(f"masks: objective {config.objective.kind!r} looks at whole pictures; leave masks out.")
+    if config.masks.source == "files" and config.dataset.kind in ("cifar10", "hub"):
+        problems.append(
+            f"masks.source: the pictures of dataset {config.dataset.kind!r} are not files that masks can lie beside."
+        )
     return problems

@@ -12,6 +12,7 @@ from limner.config import RunConfig, conflicts
 from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
 from limner.data.ledger import Ledger, survey
+from limner.data.masks import with_masks
 from limner.models.schedulers import check_scheduler_name
 from limner.training.precision import choose_device
 
@@ -107,7 +108,7 @@ def _length_rows(config: RunConfig, ledger: Ledger, steps: int, epochs: float) -
 def _survey(
     config: RunConfig, count_tokens: Callable[[Sequence[str]], list[int]], token_limit: int, progress: Progress
 ) -> Ledger:
-    reading = config.dataset.read()
+    reading = with_masks(config.dataset.read(), config.masks)
     for note in reading.notes:
         progress.say(note)
     ledger = survey(
@@ -117,6 +118,7 @@ def _survey(
         token_limit=token_limit,
         cache=cache_folder(config),
         on_progress=lambda done, total: progress.stage("pictures", done, total),
+        masks=config.masks,
     )
     _check_trigger_word(config, ledger)
     return ledger

@@ -199,6 +199,7 @@ def _feed(config: RunConfig, ledger: Ledger, model: Trained, trainable: Trainabl
         latents=TensorCache(folder if config.cache.latents else None),
         captions=TensorCache(folder if config.cache.captions else None) if keeps_text else None,
         reads=config.objective.reads,
+        masks=config.masks,
     )
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from limner.builtin.drawings import draw_folder
 from limner.builtin.pictures import draw_pictures
@@ -36,7 +37,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     lines = ["image,caption", *(f'{n:02d}.png,"{caption} , seen twice ."' for n, caption in enumerate(captions))]
     (flickr / "captions.txt").write_text("\n".join(lines) + "\n")
     draw_pictures(root / "world", count=4, seed=0, captions=2, side=64)
-    return {"auto": root / "captioned", "dreambooth": root / "subject", "flickr8k": flickr, "table": root / "world"}
+    draw_folder(root / "masked", count=4)
+    for number in range(4):
+        Image.radial_gradient("L").point(lambda value: 255 - value).save(root / "masked" / f"{number:02d}.mask.png")
+    return {
+        "auto": root / "captioned",
+        "dreambooth": root / "subject",
+        "flickr8k": flickr,
+        "table": root / "world",
+        "folder": root / "masked",
+    }
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES, *BUILTIN_RECIPES], ids=lambda path: f"{path.parent.name}/{path.stem}")

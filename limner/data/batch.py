@@ -39,6 +39,8 @@ class Batch:
     """The text states, each [B, ...]; None where the text encoder trains and must read the captions itself."""
     weights: Tensor
     """[B], the factor of each example's loss."""
+    masks: Tensor | None = None
+    """How much each latent counts in its example's loss, [B, 1, h, w] in [0, 1]; None where all count alike."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -73,6 +75,7 @@ def collate(
     *,
     encode_image: Callable[[Visit], Tensor],
     encode_caption: Callable[[str], dict[str, Tensor]] | None,
+    encode_mask: Callable[[Visit, tuple[int, int]], Tensor] | None = None,
 ) -> Batch:
     """Returns the micro-batch of ``visits``, on the CPU.
 
@@ -85,11 +88,14 @@ def collate(
     if encode_caption is not None:
         states = [encode_caption(one.caption) for one in visits]
         conditioning = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+    images = torch.stack([encode_image(one) for one in visits])
+    size = (images.shape[-2], images.shape[-1])
     return Batch(
         positions=tuple(one.position for one in visits),
         ids=tuple(one.picture.example.id for one in visits),
         captions=tuple(one.caption for one in visits),
-        images=torch.stack([encode_image(one) for one in visits]),
+        images=images,
         conditioning=conditioning,
         weights=torch.tensor([one.picture.example.weight for one in visits], dtype=torch.float32),
+        masks=None if encode_mask is None else torch.stack([encode_mask(one, size) for one in visits]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 
 from limner.core.config import Config
 from limner.core.errors import UserError
-from limner.data.example import Example, FileImage, LeftOut, Reading
+from limner.data.example import Example, FileImage, Reading
 from limner.data.listing import Listing, list_images
 from limner.data.prompts import article, check_template, fill
 from limner.data.sidecars import find_sidecars, refuse_unused_captions
@@ -64,7 +65,7 @@ class DreamBooth(Config):
         """Returns the pictures; the fewer ones repeat, so that an epoch visits both groups about equally often."""
         instances = self._list(self.path, "dataset.path")
         if self.class_path is None:
-            rows = [LeftOut(f"instance/{row.id}", row.reason) for row in instances.rows()]
+            rows = [replace(row, id=f"instance/{row.id}") for row in instances.rows()]
             examples = self._examples(instances, "instance", 1)
             return Reading("DreamBooth, no class pictures", examples, tuple(rows), instances.notes())
         classes = self._list(self.class_path, "dataset.class_path")
@@ -72,8 +73,8 @@ class DreamBooth(Config):
         few, many = len(instances.images), len(classes.images)
         repeats = max(1, round(many / few)), max(1, round(few / many))
         examples = self._examples(instances, "instance", repeats[0]) + self._examples(classes, "class", repeats[1])
-        rows = [LeftOut(f"instance/{row.id}", row.reason) for row in instances.rows()]
-        rows += [LeftOut(f"class/{row.id}", row.reason) for row in classes.rows()]
+        rows = [replace(row, id=f"instance/{row.id}") for row in instances.rows()]
+        rows += [replace(row, id=f"class/{row.id}") for row in classes.rows()]
         visits = (
             f"An epoch visits each of {counted(few, 'instance picture')} {counted(repeats[0], 'time')} and each of "
             f"{counted(many, 'class picture')} {counted(repeats[1], 'time')}."

@@ -12,7 +12,7 @@ from pydantic import Field
 from limner.core.config import Config
 from limner.core.rng import tensor_stream
 from limner.data.batch import Batch
-from limner.diffusion.weighting import min_snr
+from limner.diffusion.weighting import masked_means, min_snr
 from limner.models.protocol import DiffusionModel, DualEncoder
 from limner.training.backward import Backward, accumulate
 from limner.training.precision import Precision
@@ -51,7 +51,8 @@ class Denoising(Config):
                 conditioning = {name: states.to(device) for name, states in batch.conditioning.items()}
             prediction = model.predict(x_t, t, conditioning)
         target = model.process.target(x_0, eps, t)
-        losses: Tensor = (prediction.float() - target).square().flatten(1).mean(1) * batch.weights.to(device)
+        masks = None if batch.masks is None else batch.masks.to(device)
+        losses = masked_means((prediction.float() - target).square(), masks) * batch.weights.to(device)
         if self.min_snr_gamma is not None:
             snr = model.process.snr(t)
             losses = losses * min_snr(snr, self.min_snr_gamma, model.process.prediction_type)
