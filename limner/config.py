@@ -13,8 +13,9 @@ from limner.core.errors import ConfigError
 from limner.data import DatasetConfig
 from limner.data.buckets import ImageConfig
 from limner.data.caption_tools import Captions
+from limner.data.masks import Masks
 from limner.data.prompts import has_word
-from limner.data.several import subjects
+from limner.data.several import layouts, subjects
 from limner.evaluation.samples import Samples
 from limner.export import ExportConfig
 from limner.methods import MethodConfig
@@ -73,7 +74,7 @@ class Cache(Config):
     """Latents and text states on the disk, found again by what they were computed from."""
 
     latents: bool = True
-    """Keep the autoencoder's output for each picture, crop and flip."""
+    """Keep the autoencoder's output, and the mask if there is one, for each picture, crop and flip."""
     captions: bool = True
     """Keep the text encoder's states for each caption; not done where the text encoder trains, or where captions.
     shuffle_tags or tag_dropout makes ever new captions."""
@@ -96,6 +97,8 @@ class RunConfig(Config):
     """How pictures are cropped and scaled."""
     captions: Captions = Captions()
     """What is done to captions when they are read."""
+    masks: Masks | None = None
+    """Train on a part of each picture, which a mask marks. Unset: on the whole."""
     method: MethodConfig
     """What trains, and how: lora, full or autoencoder."""
     objective: ObjectiveConfig = Denoising()
@@ -167,7 +170,7 @@ def conflicts(config: RunConfig) -> list[str]:
                 f"export: {export.kind!r} cannot hold what method {method.kind!r} trains of {config.model.kind!r}."
             )
     problems += config.captions.conflicts(config.trigger_word)
-    return [*problems, *_family_conflicts(config), *_class_conflicts(config)]
+    return [*problems, *_family_conflicts(config), *_class_conflicts(config), *_mask_conflicts(config)]
 
 
 _FITTING = {
@@ -213,3 +216,16 @@ def _class_conflicts(config: RunConfig) -> list[str]:
         for name, word in words
         if word is not None and has_word(prompt, word)
     ]
+
+
+def _mask_conflicts(config: RunConfig) -> list[str]:
+    """Returns where masks would have no effect or cannot be."""
+    if config.masks is None:
+        return []
+    problems = []
+    if config.objective.kind != "denoising":
+        problems.append(f"masks: objective {config.objective.kind!r} looks at whole pictures; leave masks out.")
+    kinds = sorted({layout.kind for layout in layouts(config.dataset)} & {"cifar10", "hub"})
+    if config.masks.source == "files" and kinds:
+        problems.append(f"masks.source: the pictures of dataset {kinds[0]!r} are not files that masks can lie beside.")
+    return problems

@@ -13,6 +13,7 @@ from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
 from limner.data.caption_tools import CaptionTools, caption_rows
 from limner.data.ledger import Ledger, survey
+from limner.data.masks import with_masks
 from limner.data.several import folders, source_rows
 from limner.models.schedulers import check_scheduler_name
 from limner.subject import check_subject
@@ -115,7 +116,7 @@ def _length_rows(config: RunConfig, ledger: Ledger, steps: int, epochs: float) -
 def _survey(
     config: RunConfig, count_tokens: Callable[[Sequence[str]], list[int]], token_limit: int, progress: Progress
 ) -> Ledger:
-    reading = config.dataset.read()
+    reading = with_masks(config.dataset.read(), config.masks)
     for note in reading.notes:
         progress.say(note)
     ledger = survey(
@@ -126,6 +127,7 @@ def _survey(
         cache=cache_folder(config),
         on_progress=lambda done, total: progress.stage("pictures", done, total),
         longest_captions=CaptionTools(config.captions, config.trigger_word).longest,
+        masks=config.masks,
     )
     _check_trigger_word(config, ledger)
     return ledger

@@ -224,6 +224,7 @@ def _feed(config: RunConfig, ledger: Ledger, model: Trained, trainable: Trainabl
         captions=TensorCache(caption_folder) if keeps_text else None,
         reads=config.objective.reads,
         caption_tools=CaptionTools(config.captions, config.trigger_word),
+        masks=config.masks,
     )
 
 

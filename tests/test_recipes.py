@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from limner.builtin.drawings import draw_folder
 from limner.builtin.pictures import draw_pictures
@@ -42,12 +43,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         draw_folder(root / "several" / name, count=2, seed=number)
         for sidecar in (root / "several" / name).glob("*.txt"):
             sidecar.write_text(f"{name}, red, blue, green\n")
+    draw_folder(root / "masked", count=4)
+    for number in range(4):
+        Image.radial_gradient("L").point(lambda value: 255 - value).save(root / "masked" / f"{number:02d}.mask.png")
     return {
         "auto": root / "captioned",
         "dreambooth": root / "subject",
         "flickr8k": flickr,
         "table": root / "world",
         "several": root / "several",
+        "folder": root / "masked",
     }
 
 

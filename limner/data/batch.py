@@ -43,6 +43,8 @@ class Batch:
     """[B], the factor of each example's loss."""
     roles: tuple[Role, ...] = ()
     """The role of each example where the data has pictures of a subject and of its class; else empty."""
+    masks: Tensor | None = None
+    """How much each latent counts in its example's loss, [B, 1, h, w] in [0, 1]; None where all count alike."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -93,6 +95,7 @@ def collate(
     encode_image: Callable[[Visit], Tensor],
     encode_caption: Callable[[str], dict[str, Tensor]] | None,
     with_roles: bool = False,
+    encode_mask: Callable[[Visit, tuple[int, int]], Tensor] | None = None,
 ) -> Batch:
     """Returns the micro-batch of ``visits``, on the CPU.
 
@@ -105,12 +108,15 @@ def collate(
     if encode_caption is not None:
         states = [encode_caption(one.caption) for one in visits]
         conditioning = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+    images = torch.stack([encode_image(one) for one in visits])
+    size = (images.shape[-2], images.shape[-1])
     return Batch(
         positions=tuple(one.position for one in visits),
         ids=tuple(one.picture.example.id for one in visits),
         captions=tuple(one.caption for one in visits),
-        images=torch.stack([encode_image(one) for one in visits]),
+        images=images,
         conditioning=conditioning,
         weights=torch.tensor([one.picture.example.weight for one in visits], dtype=torch.float32),
         roles=tuple(one.picture.example.role for one in visits) if with_roles else (),
+        masks=None if encode_mask is None else torch.stack([encode_mask(one, size) for one in visits]),
     )

@@ -161,6 +161,18 @@ def always_seen(size: Size, bucket: Size, crop: CropChoice) -> tuple[int, int, i
     return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
 
 
+def placements(size: Size, bucket: Size, *, crop: CropChoice) -> list[Placement]:
+    """Returns every placement that :func:`place` can give, flips aside."""
+    if crop == "center":
+        return [place(size, bucket, crop=crop, flip=False, rng=random.Random(0))]
+    resize = covering_size(size, bucket)
+    across, down = (
+        [_grid_offset(spare, (step + 0.5) / (spare // CROP_GRID + 1)) for step in range(spare // CROP_GRID + 1)]
+        for spare in (resize[0] - bucket[0], resize[1] - bucket[1])
+    )
+    return [Placement(resize, (left, top, *bucket), False) for left in across for top in down]
+
+
 def covering_size(size: Size, bucket: Size) -> Size:
     """Returns the size of the picture scaled so that it just covers the bucket, each side off by less than a pixel."""
     scale = enlargement(size, bucket)

@@ -39,9 +39,12 @@ def stored_form(image: Image.Image) -> Stored:
     return Stored()
 
 
-def to_rgb(image: Image.Image, stored: Stored, background: tuple[int, int, int], notes: list[str]) -> Image.Image:
-    """Returns a loaded picture in sRGB, mode RGB, over ``background``; adds to ``notes`` what its owner should know.
+def to_rgb(
+    image: Image.Image, stored: Stored, background: tuple[int, int, int], notes: list[str]
+) -> tuple[Image.Image, Image.Image | None]:
+    """Returns a loaded picture in sRGB, mode RGB, over ``background``, and its alpha channel, mode L, if it has one.
 
+    Adds to ``notes`` what its owner should know.
     Raises BadImage where the colours could only be guessed.
     """
     from PIL import Image
@@ -50,9 +53,9 @@ def to_rgb(image: Image.Image, stored: Stored, background: tuple[int, int, int],
     colour, alpha = _split_alpha(_eight_bits(image, stored), stored)
     picture = _to_srgb(colour, profile if isinstance(profile, bytes) else b"", notes)
     if alpha is None or alpha.getextrema() == (255, 255):
-        return picture
+        return picture, alpha
     notes.append(f"transparent parts are filled with #{bytes(background).hex()}")
-    return Image.composite(picture, Image.new("RGB", picture.size, background), alpha)
+    return Image.composite(picture, Image.new("RGB", picture.size, background), alpha), alpha
 
 
 def _eight_bits(image: Image.Image, stored: Stored) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ from pydantic import Field, model_validator
 from limner.core.config import Config
 from limner.core.errors import UserError
 from limner.data.class_pictures import ClassDrawing, ClassFolder
-from limner.data.example import Example, FileImage, LeftOut, Reading
+from limner.data.example import Example, FileImage, Reading
 from limner.data.listing import Listing, list_folder, list_images
 from limner.data.prompts import article, check_template, fill, has_word
 from limner.data.sidecars import find_sidecars, refuse_unused_captions
@@ -76,7 +77,7 @@ class DreamBooth(Config):
         """Returns the pictures; the fewer ones repeat, so that an epoch visits both groups about equally often."""
         instances = self._list_subject()
         if self.class_path is None:
-            rows = [LeftOut(f"instance/{row.id}", row.reason) for row in instances.rows()]
+            rows = [replace(row, id=f"instance/{row.id}") for row in instances.rows()]
             examples = self._examples(instances, "instance", 1)
             return Reading("DreamBooth, no class pictures", examples, tuple(rows), instances.notes())
         self._refuse_overlap(instances.root, self.class_path.expanduser().resolve())
@@ -85,8 +86,8 @@ class DreamBooth(Config):
         few, many = len(instances.images), len(classes.images) + len(folder.missing)
         repeats = max(1, round(many / few)), max(1, round(few / many))
         examples = self._examples(instances, "instance", repeats[0]) + self._examples(classes, "class", repeats[1])
-        rows = [LeftOut(f"instance/{row.id}", row.reason) for row in instances.rows()]
-        rows += [LeftOut(f"class/{row.id}", row.reason) for row in classes.rows()]
+        rows = [replace(row, id=f"instance/{row.id}") for row in instances.rows()]
+        rows += [replace(row, id=f"class/{row.id}") for row in classes.rows()]
         visits = (
             f"An epoch visits each of {counted(few, 'instance picture')} {counted(repeats[0], 'time')} and each of "
             f"{counted(many, 'class picture')} {counted(repeats[1], 'time')}."

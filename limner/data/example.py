@@ -50,6 +50,8 @@ class Example:
     repeats: int = 1
     """Visits per epoch."""
     role: Role = "instance"
+    mask: ImageSource | None = None
+    """Its mask, where that is a file of its own."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class LeftOut:
 
     id: str
     reason: str
+    mask: Path | None = None
+    """Where it lies, for a file that is a mask by its name."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class Decoded:
     """Upright, sRGB, mode RGB."""
     notes: tuple[str, ...]
     """What was done to it that its owner may not expect."""
+    alpha: Image.Image | None = None
+    """Its alpha channel, upright, mode L, if it has one."""
 
 
 def decode(data: bytes, *, background: tuple[int, int, int], max_pixels: int) -> Decoded:
@@ -67,11 +69,13 @@ def decode(data: bytes, *, background: tuple[int, int, int], max_pixels: int) ->
             raise BadImage(_reason(data, error, max_pixels)) from None
         notes: list[str] = []
         try:
-            picture = _turn_upright(to_rgb(image, stored, background, notes), image, notes)
+            colours, alpha = to_rgb(image, stored, background, notes)
+            picture = _turn_upright(colours, image, notes)
+            alpha = None if alpha is None else _turn_upright(alpha, image, [])
         except (OSError, ValueError, MemoryError) as error:
             raise BadImage(_reason(data, error, max_pixels)) from None
         _note_frames(image, notes)
-    return Decoded(picture, tuple(notes))
+    return Decoded(picture, tuple(notes), alpha)
 
 
 def to_pixels(image: Image.Image, placement: Placement) -> Tensor:

@@ -20,6 +20,7 @@ from limner.data.duplicates import near_groups, signature
 from limner.data.example import Example, Reading, Role
 from limner.data.facts import Facts, FactsCache
 from limner.data.image import decode
+from limner.data.masks import Masks, PictureMask, look_at_masks
 from limner.data.plain import one_colour
 from limner.data.summary import listed, printable, summary_rows
 
@@ -51,6 +52,8 @@ class Row:
     """The factor, where the picture has fewer pixels than its bucket."""
     cut_off: float = 0.0
     """The part of the area that one visit does not see, in [0, 1)."""
+    inside: float | None = None
+    """The share of the whole picture that is inside its mask, in [0, 1]; None where it has none."""
     captions: int = 0
     tokens: int | None = None
     """Of its longest caption, special ones included."""
@@ -77,6 +80,7 @@ class Prepared:
     size: Size
     """Upright, in the file."""
     bucket: Size
+    mask: PictureMask | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Ledger:
     rows: tuple[Row, ...]
     prepared: tuple[Prepared, ...]
     manifest: str
-    """One sha256 over the ids, bytes, captions, weights, repeats and roles of all that is used."""
+    """One sha256 over the ids, bytes, captions, weights, repeats, roles and mask files of all that is used."""
     token_limit: int
     awaited: int = 0
     """Visits per epoch of pictures that are not there yet: they are drawn before training."""
@@ -107,13 +111,15 @@ def survey(
     cache: Path | None,
     on_progress: Callable[[int, int], None] | None = None,
     longest_captions: Callable[[Example], Sequence[str]] = lambda example: example.captions,
+    masks: Masks | None = None,
 ) -> Ledger:
     """Returns the ledger of a data set after decoding every picture once.
 
     Tokens are counted in ``longest_captions``: an example's captions as a visit may read them, at their longest.
 
     What decoding tells is kept in ``cache``/images.jsonl by the bytes of the file: the next survey only hashes them.
-    Raises UserError if a picture cannot be used and ``images.bad_files`` is "stop", or if none can be used.
+    Raises UserError if a picture cannot be used and ``images.bad_files`` is "stop", if none can be used, or if a mask
+    cannot be used.
     """
     examples = sorted(reading.examples, key=lambda example: example.id)
     if len({example.id for example in examples}) != len(examples):
@@ -141,6 +147,10 @@ def survey(
                 notes=(*facts.notes, *([f"of one colour only: {colour}"] if colour else [])),
             )
         )
+    if masks is not None:
+        found = look_at_masks(prepared, images, masks)
+        prepared = [dataclasses.replace(one, mask=mask) for one, mask in zip(prepared, found, strict=True)]
+        rows = [_masked(row, mask) for row, mask in zip(rows, found, strict=True)]
     rows += [Row(id=name, used=False, reason=reason) for name, reason in bad]
     rows += [Row(id=item.id, used=False, reason=item.reason) for item in reading.left_out]
     return Ledger(
@@ -254,6 +264,12 @@ def _row(picture: Prepared, images: ImageConfig, tokens: int | None, token_limit
     )
 
 
+def _masked(row: Row, mask: PictureMask | None) -> Row:
+    if mask is None:
+        return row
+    return dataclasses.replace(row, inside=round(mask.inside, 4), notes=(*row.notes, *mask.notes))
+
+
 def _token_counts(
     captions: Mapping[str, Sequence[str]], count_tokens: Callable[[Sequence[str]], list[int]] | None
 ) -> dict[str, int]:
@@ -269,6 +285,7 @@ def _token_counts(
 def _manifest(prepared: Sequence[Prepared]) -> str:
     lines = (
         [one.example.id, one.sha256, one.example.captions, one.example.weight, one.example.repeats, one.example.role]
+        + ([one.mask.sha256] if one.mask is not None and one.example.mask is not None else [])
         for one in prepared
     )
     return hashlib.sha256(_encoded("".join(json.dumps(line) + "\n" for line in lines))).hexdigest()

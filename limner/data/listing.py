@@ -24,6 +24,8 @@ _CONVERT_FIRST = frozenset((
 ))  # fmt: skip
 """Pictures in formats that Limner does not open."""
 
+_MASK_ENDINGS = (".mask", "-masklabel")  # ours, and that of OneTrainer
+
 _ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar"))
 
 _SYSTEM_FILES = frozenset((
@@ -52,7 +54,7 @@ class Listing:
     others: dict[str, Path]
     """By id, in natural order."""
     left_out: tuple[LeftOut, ...]
-    """Symbolic links that lead elsewhere, and what is no regular file."""
+    """Masks, symbolic links that lead elsewhere, and what is no regular file."""
     quiet: tuple[LeftOut, ...] = ()
     """Left out, and no word need be said of it: what file managers put there."""
 
@@ -68,9 +70,9 @@ class Listing:
             f"{counted(count, suffix + ' file')} left out: convert to JPEG or PNG."
             for suffix, count in suffixes.items()
         ]
-        if self.left_out:
-            first = self.left_out[0]
-            said.append(f"{counted(len(self.left_out), 'file')} left out, {first.id}: {first.reason}.")
+        unusable = [row for row in self.left_out if row.mask is None]
+        if unusable:
+            said.append(f"{counted(len(unusable), 'file')} left out, {unusable[0].id}: {unusable[0].reason}.")
         return tuple(said)
 
 
@@ -97,6 +99,9 @@ def list_folder(path: Path, *, where: str = "dataset.path") -> Listing:
             if reason:
                 left_out.append(LeftOut(id, reason))
                 continue
+            if masked_stem(id) is not None:
+                left_out.append(LeftOut(id, "a mask by its name", mask=Path(entry.path)))
+                continue
             group = images if split_suffix(id)[1] in IMAGE_SUFFIXES else others
             if id in group:
                 raise UserError(
@@ -119,7 +124,8 @@ def list_images(path: Path, *, where: str = "dataset.path") -> Listing:
 
 def no_images(listing: Listing, *, where: str = "dataset.path") -> UserError:
     """Returns the error for a folder without a picture; it says what was found there instead."""
-    found = " ".join(listing.notes())
+    masks = [row.id for row in listing.left_out if row.mask is not None]
+    found = " ".join([*listing.notes(), *([f"These are masks by their names: {first_few(masks)}."] if masks else [])])
     if not found:
         found = f"Found {first_few(list(listing.others))}." if listing.others else "The folder is empty."
     looked = f"Looked for {', '.join(IMAGE_SUFFIXES)} in {listing.name}/ and the folders in it."
@@ -191,6 +197,18 @@ def split_suffix(id: str) -> tuple[str, str]:
     if dot <= id.rfind("/") + 1:
         return id, ""
     return id[:dot], id[dot:].lower()
+
+
+def masked_stem(id: str) -> str | None:
+    """Returns the id, without its suffix, of the picture whose mask this file is by its name; None if it is none.
+
+    ``a/b.mask.png`` and ``a/b-masklabel.png`` give ``a/b``.
+    """
+    stem, suffix = split_suffix(id)
+    for ending in _MASK_ENDINGS:
+        if suffix in IMAGE_SUFFIXES and stem.lower().endswith(ending):
+            return stem[: -len(ending)]
+    return None
 
 
 def natural_key(id: str) -> tuple[list[list[str | int]], str]:

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from limner.core.config import Config
 from limner.core.errors import UserError
 from limner.data.dreambooth import DreamBooth
-from limner.data.example import LeftOut, Reading
+from limner.data.example import Reading
 from limner.data.layouts import Layout, LayoutConfig
 from limner.data.text import counted
 
@@ -61,7 +61,7 @@ class Source(Config):
             )
             for example in reading.examples
         )
-        left_out = tuple(LeftOut(f"{self.name}/{row.id}", row.reason) for row in reading.left_out)
+        left_out = tuple(replace(row, id=f"{self.name}/{row.id}") for row in reading.left_out)
         notes = [f"{self.name}: {reading.layout}"]
         notes += [f"{self.name}: {_relocated(note, key)}" for note in reading.notes]
         if isinstance(self.dataset, DreamBooth) and self.dataset.class_path is not None and self.repeats > 1:
@@ -125,6 +125,11 @@ def folders(dataset: Layout | Several) -> list[tuple[str, Path]]:
             place for number, source in enumerate(dataset.sources) for place in _places(source.dataset, _key(number))
         ]
     return _places(dataset, "dataset")
+
+
+def layouts(dataset: Layout | Several) -> list[Layout]:
+    """Returns the data sets among the sources, or the one that stands alone."""
+    return [source.dataset for source in dataset.sources] if isinstance(dataset, Several) else [dataset]
 
 
 def subjects(dataset: Layout | Several) -> list[tuple[str, DreamBooth]]:

@@ -26,6 +26,7 @@ def summary_rows(ledger: Ledger) -> tuple[tuple[str, str], ...]:
         *_grouped("left out", left_out, lambda row: [row.reason]),
         *_roles(used),
         *_shapes(used),
+        *_masks(used),
         *_captions(used, ledger.token_limit),
         *_duplicates(used),
         *_grouped("note", used, lambda row: row.notes),
@@ -88,6 +89,21 @@ def _shapes(used: Sequence[Row]) -> Lines:
         names = listed([f"{row.id} {row.enlarged:.1f}x" for row in soft])
         lines.append(("enlarged", f"{len(soft)} with fewer pixels than the bucket, which will look soft: {names}"))
     return lines
+
+
+def _masks(used: Sequence[Row]) -> Lines:
+    shares = [(row.inside, row.id) for row in used if row.inside is not None]
+    if not shares:
+        return []
+    median = statistics.median(share for share, _ in shares)
+    least, name = min(shares)
+    whole = f"; {len(used) - len(shares)} without a mask count whole" if len(shares) < len(used) else ""
+    return [
+        (
+            "masks",
+            f"{len(shares)}: {median:.1%} of the picture is inside (median), {least:.1%} of {printable(name)}{whole}",
+        )
+    ]
 
 
 def _captions(used: Sequence[Row], token_limit: int) -> Lines:

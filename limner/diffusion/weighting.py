@@ -1,4 +1,4 @@
-"""Weights of the denoising loss by timestep."""
+"""Weights of the denoising loss: by timestep, and by place in the picture."""
 
 from __future__ import annotations
 
@@ -29,3 +29,16 @@ def min_snr(snr: Tensor, gamma: float, prediction_type: PredictionType) -> Tenso
             fix="A schedule rescaled to zero terminal SNR needs model.prediction_type: v_prediction.",
         )
     return clipped / snr
+
+
+def masked_means(errors: Tensor, masks: Tensor | None) -> Tensor:
+    """Returns the mean of each example's ``errors`` [B, C, h, w], weighed by ``masks`` [B, 1, h, w], as [B].
+
+    It is the mean over channels and places of weight times error, divided by the mean of the weights: an example counts
+    the same whatever the size of its mask, and a mask of one value everywhere changes nothing. kohya's scripts multiply
+    and do not divide, so that a small mask also means a small loss; OneTrainer divides where "Normalize Masked Area
+    Loss" is switched on, and gives grey the greater of its own value and the weight of the outside.
+    """
+    if masks is None:
+        return errors.flatten(1).mean(1)
+    return (errors * masks).flatten(1).mean(1) / masks.flatten(1).mean(1)

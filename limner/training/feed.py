@@ -12,8 +12,10 @@ from limner.data.batch import Batch, Visit, collate, micro_batches, visit
 from limner.data.buckets import ImageConfig
 from limner.data.cache import TensorCache, content_key
 from limner.data.caption_tools import AS_WRITTEN, CaptionTools
+from limner.data.example import ImageSource
 from limner.data.image import decode, to_pixels
 from limner.data.ledger import Prepared
+from limner.data.masks import Masks, PictureMask
 from limner.data.order import Order
 from limner.models.protocol import DiffusionModel
 from limner.training.precision import Precision
@@ -41,6 +43,7 @@ class Feed:
     reads: Literal["moments", "pixels"] = "moments"
     """What the objective sees of a picture: the autoencoder's moments, or its pixels."""
     caption_tools: CaptionTools = AS_WRITTEN
+    masks: Masks | None = None
 
     def batches(self, step: int) -> list[Batch]:
         """Returns the micro-batches of ``step`` (from 0), on the CPU."""
@@ -59,7 +62,13 @@ class Feed:
         encode_image = {"moments": self._encode_image, "pixels": self._pixels}[self.reads]
         encode_caption = None if self.captions is None else self._encode_caption
         return [
-            collate(group, encode_image=encode_image, encode_caption=encode_caption, with_roles=self._has_class)
+            collate(
+                group,
+                encode_image=encode_image,
+                encode_caption=encode_caption,
+                encode_mask=None if self.masks is None else self._mask,
+                with_roles=self._has_class,
+            )
             for group in micro_batches(visits, self.micro_batch_size)
         ]
 
@@ -81,21 +90,30 @@ class Feed:
 
     def _pixels(self, one: Visit) -> Tensor:
         """Returns one picture as it is placed, [3, H, W] in [-1, 1]; raises UserError where it is not what it was."""
-        name = one.picture.example.id
-        try:
-            data = one.picture.example.image.read()
-        except OSError as error:
-            raise UserError(
-                f"cannot be read any more: {error.strerror}.",
-                where=name,
-                fix="Bring it back and continue with --resume, or start again without it.",
-            ) from None
-        if hashlib.sha256(data).hexdigest() != one.picture.sha256:
-            raise UserError(
-                "was changed while the run went on.", where=name, fix="Start again with the pictures as they are."
-            )
+        data = _unchanged(one.picture.example.image, one.picture.sha256, name=one.picture.example.id)
         picture = decode(data, background=self.images.background_rgb, max_pixels=self.images.max_pixels).image
         return to_pixels(picture, one.placement)
+
+    def _mask(self, one: Visit, size: tuple[int, int]) -> Tensor:
+        """Returns how much each latent of one picture counts, [1, h, w] for ``size`` = (h, w)."""
+        import torch
+
+        mask = one.picture.mask
+        if self.masks is None or mask is None:
+            return torch.ones(1, *size)
+        key = content_key(
+            what="mask",
+            source=self.masks.source,
+            file=mask.sha256,
+            placement=dataclasses.asdict(one.placement),
+            size=size,
+        )
+        return self.masks.weigh(self.latents.get(key, lambda: {"mask": self._latent_mask(one, mask, size)})["mask"])
+
+    def _latent_mask(self, one: Visit, mask: PictureMask, size: tuple[int, int]) -> Tensor:
+        assert self.masks is not None
+        data = _unchanged(mask.source, mask.sha256, name=f"mask of {one.picture.example.id}")
+        return self.masks.latent_mask(data, one.placement, size, self.images)
 
     def _moments(self, one: Visit) -> Tensor:
         import torch
@@ -127,3 +145,20 @@ class Feed:
 
         with torch.no_grad(), self.precision.autocast():
             return {name: states[0] for name, states in self.model.encode_prompts([caption]).items()}
+
+
+def _unchanged(source: ImageSource, sha256: str, *, name: str) -> bytes:
+    """Returns the bytes of a file that has this hash; raises UserError where it is not what it was."""
+    try:
+        data = source.read()
+    except OSError as error:
+        raise UserError(
+            f"cannot be read any more: {error.strerror}.",
+            where=name,
+            fix="Bring it back and continue with --resume, or start again without it.",
+        ) from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError(
+            "was changed while the run went on.", where=name, fix="Start again with the pictures as they are."
+        )
+    return data

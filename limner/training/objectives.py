@@ -12,7 +12,7 @@ from pydantic import Field
 from limner.core.config import Config
 from limner.core.rng import tensor_stream
 from limner.data.batch import Batch
-from limner.diffusion.weighting import min_snr
+from limner.diffusion.weighting import masked_means, min_snr
 from limner.methods.base_weights import AsBase
 from limner.models.protocol import DiffusionModel, DualEncoder
 from limner.training.backward import Backward, accumulate, accumulate_terms
@@ -86,7 +86,8 @@ class Denoising(Config):
                 conditioning = {name: states.to(device) for name, states in batch.conditioning.items()}
             prediction = model.predict(x_t, t, conditioning)
         target = model.process.target(x_0, eps, t)
-        losses: Tensor = (prediction.float() - target).square().flatten(1).mean(1) * batch.weights.to(device)
+        masks = None if batch.masks is None else batch.masks.to(device)
+        losses = masked_means((prediction.float() - target).square(), masks) * batch.weights.to(device)
         return losses * self._weights_of(t, model)
 
     def _weights_of(self, t: Tensor, model: DiffusionModel) -> Tensor | float:
