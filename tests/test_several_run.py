@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from limner.builtin.drawings import draw_folder
 from limner.config import RunConfig, conflicts, load_config
 from limner.core.errors import ConfigError, UserError
 from limner.core.rundir import RunDir, read_metrics
+from limner.export.metadata import without_names
 from limner.inspect import inspect_path
 from limner.preflight import plan
 from limner.run import finetune
@@ -175,6 +177,13 @@ def test_options_for_captions_that_nothing_reads_are_refused(model: Path, pictur
     assert [problem.partition(":")[0] for problem in conflicts(autoencoder)] == ["captions"]
     with pytest.raises(ConfigError, match="there is no trigger_word to add"):
         plan(config(model, pictures, tmp_path / "run", captions={"add_trigger_word": True}))
+
+
+def test_a_private_file_names_no_source_and_no_text_of_captions(model: Path, pictures: Path, tmp_path: Path) -> None:
+    kept = without_names(config(model, pictures, tmp_path / "run", **TOOLS).model_dump(mode="json"))
+    told = json.dumps(kept)
+    assert "sources" in told
+    assert not [text for text in ("few", "many", ", end", "zwx", str(tmp_path), str(pictures)) if text in told]
 
 
 def test_a_recipe_of_several_sources_is_told_and_reads_back_from_its_run(

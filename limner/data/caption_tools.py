@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 class Captions(Config):
     """What is done to each caption at each visit, in this order: tags shuffled, tags dropped, trigger word, prefix and
-    suffix. The files of the captions stay as they are, and so does what objective.caption_dropout leaves empty.
+    suffix. The files stay as they are. What objective.caption_dropout empties stays empty; a caption that is empty in
+    the data is treated like any other.
     """
 
     prefix: str = ""

@@ -50,7 +50,7 @@ class Source(Config):
             reading = self.dataset.read()
         except UserError as error:
             in_config = re.match(r"dataset(\.|$)", error.where)
-            where = key + error.where.removeprefix("dataset") if in_config else f"source {self.name!r}, {error.where}"
+            where = key + error.where.removeprefix("dataset") if in_config else f"source {self.name!r}: {error.where}"
             raise UserError(_relocated(error.what, key), where=where, fix=_relocated(error.fix, key)) from None
         examples = tuple(
             replace(

@@ -43,7 +43,9 @@ class Feed:
     reads: Literal["moments", "pixels"] = "moments"
     """What the objective sees of a picture: the autoencoder's moments, or its pixels."""
     caption_tools: CaptionTools = AS_WRITTEN
+    """What is done to each caption before it is read."""
     masks: Masks | None = None
+    """What the masks of the pictures mean; None where whole pictures count."""
 
     def batches(self, step: int) -> list[Batch]:
         """Returns the micro-batches of ``step`` (from 0), on the CPU."""

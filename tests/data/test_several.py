@@ -83,7 +83,7 @@ def test_a_mistake_is_told_where_it_stands(tmp_path: Path) -> None:
     (tmp_path / "plain" / "0.txt").write_bytes(b"\xff")
     with pytest.raises(UserError) as caught:
         several(source("b", tmp_path, dataset=plain)).read()
-    assert caught.value.where == f"source 'b', {tmp_path / 'plain' / '0.txt'}:1"
+    assert caught.value.where == f"source 'b': {tmp_path / 'plain' / '0.txt'}:1"
 
 
 # ---------------------------------------------------------------------------------------------------------- refused
