@@ -95,7 +95,7 @@ def generate(
     prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
     out: Annotated[Path, typer.Option(help="Folder for the PNG files; nothing in it is overwritten.")],
     adapter: Annotated[
-        list[str] | None, typer.Option(help="PATH or PATH:WEIGHT of a LoRA; several may be given.")
+        list[str] | None, typer.Option(help="PATH or PATH:WEIGHT of a LoRA, LoHa or LoKr; several may be given.")
     ] = None,
     negative: Annotated[str, typer.Option(help="What the pictures should not show.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the first picture; -1 draws one.", min=-1)] = -1,

@@ -100,7 +100,7 @@ class RunConfig(Config):
     masks: Masks | None = None
     """Train on a part of each picture, which a mask marks. Unset: on the whole."""
     method: MethodConfig
-    """What trains, and how: lora, full or autoencoder."""
+    """What trains, and how: lora, loha, lokr, full or autoencoder."""
     objective: ObjectiveConfig = Denoising()
     """What is minimised."""
     optimizer: OptimizerConfig = AdamW()
@@ -114,7 +114,8 @@ class RunConfig(Config):
     cache: Cache = Cache()
     """What is kept between runs."""
     export: tuple[ExportConfig, ...] | None = None
-    """The files to write at the end. Unset: diffusers and PEFT for a LoRA, a diffusers folder for a full model."""
+    """The files to write at the end. Unset: diffusers and PEFT for a LoRA, PEFT and LyCORIS for
+    LoHa and LoKr, a diffusers folder for a full model."""
     trigger_word: str | None = Field(default=None, min_length=1)
     """The word that calls what was learned; it must stand in a caption as it is read (captions.add_trigger_word puts it
     there), and is written into the exported files."""
@@ -174,7 +175,7 @@ def conflicts(config: RunConfig) -> list[str]:
 
 
 _FITTING = {
-    "denoising": ("sd1", ("lora", "full")),
+    "denoising": ("sd1", ("lora", "loha", "lokr", "full")),
     "reconstruction": ("sd1", ("autoencoder",)),
     "contrastive": ("clip", ("full",)),
 }

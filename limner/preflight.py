@@ -47,7 +47,7 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     for prompt, tokens in zip(config.samples.prompts, counter.count(config.samples.prompts), strict=True):
         if tokens > counter.limit:
             progress.warn(f"the sample prompt {prompt!r} has {tokens} tokens; {counter.limit} are read")
-    if config.method.kind == "lora" and config.model.kind == "sd1":
+    if config.method.kind in ("lora", "loha", "lokr") and config.model.kind == "sd1":
         config.method.check_targets(config.model.outline())
     steps, epochs = length(config, ledger)
     tools = CaptionTools(config.captions, config.trigger_word)

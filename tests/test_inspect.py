@@ -91,9 +91,9 @@ def test_a_kohya_file_tells_the_alpha_of_each_layer(tmp_path: Path) -> None:
 
 
 def test_an_adapter_that_cannot_be_used_is_named_and_not_guessed(tmp_path: Path) -> None:
-    found = inspect_path(weights(tmp_path / "x.safetensors", {"lora_unet_a.hada_w1_a": (4, 4)}))
+    found = inspect_path(weights(tmp_path / "x.safetensors", {"lora_unet_a.boft_.lora_up": (4, 4)}))
     assert found.kind == "an adapter that Limner cannot use"
-    assert "LoHa" in found.facts["why"]
+    assert "BOFT" in found.facts["why"]
 
 
 # ---------------------------------------------------------------------------------------------------------- models

@@ -19,7 +19,7 @@ from limner.export.trained_lora import (
     put_on,
     trained_layers,
 )
-from limner.methods.lora import ADAPTER_NAME
+from limner.methods.adapters import ADAPTER_NAME
 from limner.methods.trainable import Trainable
 from limner.models.adapter_files import METADATA_KEY, WEIGHTS, LowRank
 from limner.models.adapters import lora_layers

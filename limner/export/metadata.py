@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import limner
 from limner.core.naming import public_name
+from limner.methods.trainable import ADAPTERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,8 +80,8 @@ def architecture_metadata(family: str, method: str) -> dict[str, str]:
     """Returns what A1111's and kohya's readers ask first: which base the file is for."""
     texts = {}
     if family in _ARCHITECTURES:
-        texts["modelspec.architecture"] = _ARCHITECTURES[family] + ("/lora" if method == "lora" else "")
-    if family in _KOHYA_BASES and method == "lora":
+        texts["modelspec.architecture"] = _ARCHITECTURES[family] + ("/lora" if method in ADAPTERS else "")
+    if family in _KOHYA_BASES and method in ADAPTERS:
         texts["ss_base_model_version"] = _KOHYA_BASES[family]
         texts["ss_v2"] = str(family == "sd2")
     return texts

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from limner.core.config import Config
 from limner.core.rundir import write_atomic, write_json
 from limner.export.metadata import architecture_metadata, safetensors_bytes
 from limner.export.result import ExportResult, compare, staged, write_record
 from limner.export.trained_lora import file_tensors, lora_settings, network_metadata, put_on, trained_layers
-from limner.methods.trainable import Trainable
-from limner.models.adapter_files import PEFT_CONFIG, PEFT_WEIGHTS, LowRank
-from limner.models.adapters import lora_layers
+from limner.export.trained_lycoris import kohya_metadata, lycoris_settings, peft_tensors, trained_lycoris
+from limner.methods.trainable import ADAPTERS, Trainable
+from limner.models.adapter_files import PEFT_CONFIG, PEFT_WEIGHTS, Update
+from limner.models.lycoris import adapted_layers
 from limner.models.probe import probe
 from limner.models.protocol import DiffusionModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Peft(Config):
@@ -24,7 +29,7 @@ class Peft(Config):
 
     kind: Literal["peft"] = "peft"
 
-    methods: ClassVar[tuple[str, ...]] = ("lora",)
+    methods: ClassVar[tuple[str, ...]] = ADAPTERS
     models: ClassVar[tuple[str, ...]] = ("sd1",)
 
     def write(
@@ -36,51 +41,74 @@ class Peft(Config):
         *,
         fresh_base: Callable[[], DiffusionModel],
     ) -> ExportResult:
-        """Writes the trained LoRA into ``folder``, reads it back with PEFT, and compares predictions.
+        """Writes the trained adapter into ``folder``, reads it back with PEFT, and compares predictions.
 
         ``fresh_base`` loads the base model anew, in float32. Raises UserError, and leaves nothing, where they differ.
         """
         import torch
 
-        layers = trained_layers(model, trainable)
+        found = _trained(model, trainable)
         metadata = {**metadata, **architecture_metadata(model.source.family, trainable.kind)}
         with staged(folder) as part_folder, torch.random.fork_rng(devices=[]):
-            for part, updates in layers.items():
-                config = _config(lora_settings(model, part), part, updates, metadata.get("limner.base_model"))
-                tensors = file_tensors(updates, "base_model.model.")
+            for part, one in found.items():
                 (part_folder / part).mkdir()
+                config = _config(one, part, trainable.kind, metadata.get("limner.base_model"))
                 write_json(part_folder / part / PEFT_CONFIG, config)
-                header = {**metadata, **network_metadata({part: updates})}
-                write_atomic(part_folder / part / PEFT_WEIGHTS, safetensors_bytes(tensors, header))
-            result = _check(part_folder, layers, fresh_base)
+                data = safetensors_bytes(one.tensors, {**metadata, **one.texts})
+                write_atomic(part_folder / part / PEFT_WEIGHTS, data)
+            result = _check(part_folder, {part: one.updates for part, one in found.items()}, fresh_base)
             write_record(part_folder, result, metadata)
         return ExportResult(folder, result.reader, result.max_error, result.effect)
 
 
-def _config(
-    settings: Mapping[str, Any], part: str, updates: Mapping[str, LowRank], base_model: str | None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Trained:
+    """What was trained of one network, and how PEFT calls it."""
+
+    updates: Mapping[str, Update]
+    settings: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    texts: Mapping[str, str]
+    """For the header."""
+
+
+def _trained(model: DiffusionModel, trainable: Trainable) -> dict[str, _Trained]:
+    prefix = "base_model.model."
+    found: dict[str, _Trained] = {}
+    if trainable.kind == "lora":
+        for part, updates in trained_layers(model, trainable).items():
+            settings, texts = lora_settings(model, part), network_metadata({part: updates})
+            found[part] = _Trained(updates, settings, file_tensors(updates, prefix), texts)
+        return found
+    for part, products in trained_lycoris(model, trainable).items():
+        settings = lycoris_settings(model, part)
+        texts = kohya_metadata(settings, trainable.kind)
+        found[part] = _Trained(products, settings, peft_tensors(products, prefix), texts)
+    return found
+
+
+def _config(trained: _Trained, part: str, kind: str, base_model: str | None) -> dict[str, Any]:
     """Returns an adapter_config.json without the fields that older releases of PEFT do not know.
 
     A text encoder's layers are written out in full as one pattern: in transformers 4 they have other names, and PEFT
     would adapt those, find no weights for them, and go on with a warning. So it stops with an error.
     """
     config = {
-        **settings,
-        "peft_type": "LORA",
+        **trained.settings,
+        "peft_type": kind.upper(),
         "task_type": None,
         "auto_mapping": None,
         "base_model_name_or_path": base_model,
         "inference_mode": True,
-        "bias": "none",
+        **({"bias": "none"} if kind == "lora" else {}),
     }
     if part.startswith("text_encoder"):
-        config["target_modules"] = "|".join(re.escape(path) for path in updates)
+        config["target_modules"] = "|".join(re.escape(path) for path in trained.updates)
     return dict(sorted(config.items()))
 
 
 def _check(
-    folder: Path, layers: Mapping[str, Mapping[str, LowRank]], fresh_base: Callable[[], DiffusionModel]
+    folder: Path, layers: Mapping[str, Mapping[str, Update]], fresh_base: Callable[[], DiffusionModel]
 ) -> ExportResult:
     import peft
     from peft import PeftModel
@@ -93,6 +121,6 @@ def _check(
     base = probe(fresh)
     for part, updates in layers.items():
         PeftModel.from_pretrained(fresh.networks[part], folder / part, local_files_only=True)
-        if lora_layers(fresh.networks[part]).keys() != updates.keys():
+        if adapted_layers(fresh.networks[part]) != updates.keys():
             raise RuntimeError(f"PEFT adapted other layers of {part} than the {len(updates)} of the file")
     return compare(folder, reader=f"PEFT {peft.__version__}", file=probe(fresh), trained=trained, base=base)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from limner.methods.lora import ADAPTER_NAME
+from limner.methods.adapters import ADAPTER_NAME
 from limner.methods.trainable import Trainable
-from limner.models.adapter_files import LowRank
+from limner.models.adapter_files import LowRank, Update
 from limner.models.adapters import inject, lora_layers
+from limner.models.lycoris import Lycoris, attach
 from limner.models.protocol import DiffusionModel
 
 if TYPE_CHECKING:
@@ -49,10 +50,12 @@ def _kept(parameter: Tensor) -> Tensor:
     return parameter.detach().float().cpu().clone()
 
 
-def put_on(model: DiffusionModel, layers: Mapping[str, Mapping[str, LowRank]]) -> None:
+def put_on(model: DiffusionModel, layers: Mapping[str, Mapping[str, Update]]) -> None:
     """Puts trained updates on the networks of a fresh model."""
     for part, updates in layers.items():
-        inject(model.networks[part], ADAPTER_NAME, updates)
+        network = model.networks[part]
+        inject(network, ADAPTER_NAME, {path: u for path, u in updates.items() if isinstance(u, LowRank)})
+        attach(network, ADAPTER_NAME, {path: u for path, u in updates.items() if isinstance(u, Lycoris)}, 1.0)
 
 
 def lora_settings(model: DiffusionModel, part: str) -> dict[str, Any]:

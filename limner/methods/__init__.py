@@ -8,6 +8,8 @@ from pydantic import Field
 
 from limner.methods.autoencoder import Autoencoder
 from limner.methods.full import Full
+from limner.methods.loha import Loha
+from limner.methods.lokr import Lokr
 from limner.methods.lora import Lora
 
-MethodConfig = Annotated[Lora | Full | Autoencoder, Field(discriminator="kind")]
+MethodConfig = Annotated[Lora | Loha | Lokr | Full | Autoencoder, Field(discriminator="kind")]

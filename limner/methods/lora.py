@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from limner.core.config import Config
-from limner.core.errors import UserError
-from limner.core.rng import example_seed
+from limner.methods.adapters import add_adapters, check_targets
 from limner.methods.trainable import Trainable
 from limner.models.protocol import DiffusionModel
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
     from torch import nn
-
-ADAPTER_NAME = "default"  # the only name that diffusers' own metadata code knows
 
 
 class Lora(Config):
@@ -33,7 +30,11 @@ class Lora(Config):
     dora: bool = False
     """Train direction and magnitude apart (DoRA): closer to full fine-tuning, slower."""
     targets: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
-    """Layers of the denoiser that get an adapter, by the end of their names."""
+    """Layers of the denoiser that get an adapter, by the end of their names.
+
+    Attention: to_q, to_k, to_v, to_out.0. Around it: proj_in, proj_out, ff.net.0.proj, ff.net.2. Convolutions (LoCon):
+    conv1, conv2, conv_shortcut, conv (of down- and upsamplers), conv_in, conv_out. Time: time_emb_proj.
+    """
     text_encoder: bool = False
     """Give the text encoder an adapter too."""
     text_encoder_targets: tuple[str, ...] = Field(default=("q_proj", "k_proj", "v_proj", "out_proj"), min_length=1)
@@ -47,19 +48,13 @@ class Lora(Config):
 
     def check_targets(self, networks: Mapping[str, nn.Module]) -> None:
         """Raises UserError for a target that matches no layer of the named ``networks``; these need no weights."""
-        _refuse_unmatched(networks["unet"], self.targets, "method.targets")
-        if self.text_encoder:
-            for part, network in networks.items():
-                if part.startswith("text_encoder"):
-                    _refuse_unmatched(network, self.text_encoder_targets, "method.text_encoder_targets")
+        check_targets(networks, self.targets, self._text_targets)
 
     def apply(self, model: DiffusionModel, *, seed: int) -> Trainable:
         """Adds the adapters, float32, to the model; ``seed`` decides their first values."""
-        self.check_targets({"unet": model.denoiser, **model.text_encoders})
-        params = self._add(model.denoiser, "unet", self.targets, seed)
-        if self.text_encoder:
-            for part, encoder in model.text_encoders.items():
-                params |= self._add(encoder, part, self.text_encoder_targets, seed)
+        params = add_adapters(
+            model, self._peft_config, targets=self.targets, text_encoder_targets=self._text_targets, seed=seed
+        )
         return Trainable(
             kind="lora",
             params=params,
@@ -67,35 +62,17 @@ class Lora(Config):
             waits=frozenset(name for name in params if ".lora_A." in name),
         )
 
-    def _add(self, network: nn.Module, part: str, targets: Sequence[str], seed: int) -> dict[str, nn.Parameter]:
-        import torch
+    @property
+    def _text_targets(self) -> tuple[str, ...] | None:
+        return self.text_encoder_targets if self.text_encoder else None
+
+    def _peft_config(self, targets: list[str]) -> PeftConfig:
         from peft import LoraConfig
 
-        config = LoraConfig(
+        return LoraConfig(
             r=self.rank,
             lora_alpha=self.rank if self.alpha is None else self.alpha,
             lora_dropout=self.dropout,
             use_dora=self.dora,
-            target_modules=list(targets),
+            target_modules=targets,
         )
-        network.requires_grad_(False)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(example_seed(seed, 0, f"adapter {part}"))
-            network.add_adapter(config, adapter_name=ADAPTER_NAME)
-        params = {f"{part}.{name}": value for name, value in network.named_parameters() if value.requires_grad}
-        for parameter in params.values():
-            parameter.data = parameter.data.to(torch.float32)  # the base may be in half precision
-        return params
-
-
-def _refuse_unmatched(network: nn.Module, targets: Sequence[str], where: str) -> None:
-    """PEFT is silent about a target that matches nothing as long as another one matches."""
-    import torch
-
-    layers = [n for n, m in network.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
-    for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in layers):
-            ends = sorted({name.rpartition(".")[2] for name in layers if not name.rpartition(".")[2].isdigit()})
-            close = difflib.get_close_matches(target, ends, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"Layers end in: {', '.join(ends[:20])}."
-            raise UserError(f"{target!r} matches no layer of {type(network).__name__}.", where=where, fix=hint)

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import nn
 
+ADAPTERS = ("lora", "loha", "lokr")
+"""The kinds of method that train something small beside the layers of a model."""
+
 
 @dataclass(frozen=True)
 class Trainable:
     """The parameters to train, by name: ``unet.``, ``text_encoder.`` or ``vae.`` before the network's own name."""
 
-    kind: Literal["lora", "full", "autoencoder"]
+    kind: Literal["lora", "loha", "lokr", "full", "autoencoder"]
     params: dict[str, nn.Parameter]
     lr_scales: dict[str, float] = field(default_factory=dict)
     """Factors of the learning rate by network (``text_encoder``); 1 where a network is not named."""

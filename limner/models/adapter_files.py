@@ -1,9 +1,9 @@
-"""LoRA files as other programs write them, read into one form: a low-rank update per layer, by the file's own names.
+"""LoRA files as other programs write them, read into one form: an update per layer, by the file's own names.
 
 Three layouts exist, and they differ in names and in where the strength stands:
 ``diffusers`` (``unet.<path>.lora_A.weight``; strength in the header, as JSON), ``PEFT`` (``base_model.model.<path>.
 lora_A.weight``; strength in adapter_config.json) and ``kohya`` (``lora_unet_<path with _>.lora_down.weight``; strength
-in a tensor per layer). No other kind of file is guessed at.
+in a tensor per layer). LoHa and LoKr come in the last two (LyCORIS writes kohya's). No other file is guessed at.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from limner.core.errors import UserError
+from limner.models.lycoris import FACTORS, Factor, Lycoris, rank_of
 from limner.models.peft_config import Strength, read_peft_config, strength_from
 from limner.models.safety import parse_json, read_safetensors_header
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Layout = Literal["diffusers", "PEFT", "kohya"]
-Role = Literal["down", "up", "alpha", "magnitude"]
+Role = Literal["down", "up", "alpha", "magnitude"] | Factor
 WEIGHTS, PEFT_WEIGHTS, PEFT_CONFIG = (
     "pytorch_lora_weights.safetensors",
     "adapter_model.safetensors",
@@ -45,11 +46,10 @@ _ROLES: tuple[tuple[str, Role], ...] = (
     (".lora_magnitude_vector.weight", "magnitude"),
     (".dora_scale", "magnitude"),
     (".alpha", "alpha"),
+    *((f".{factor}", factor) for factor in FACTORS),
 )
 _OLD_PROCESSOR = re.compile(r"(?P<block>.+)\.processor\.to_(?P<layer>q|k|v|out)_lora\.(?P<role>down|up)\.weight")
 _OTHER_METHODS = {
-    ".hada_": "LoHa",
-    ".lokr_": "LoKr",
     ".oft_": "OFT",
     ".boft_": "BOFT",
     ".diff": "a full difference",
@@ -76,13 +76,16 @@ class LowRank:
         return int(self.down.shape[0])
 
 
+Update = LowRank | Lycoris
+
+
 @dataclass(frozen=True)
 class AdapterFile:
-    """A LoRA file that was read."""
+    """A LoRA, LoHa or LoKr file that was read."""
 
     path: Path
     layout: Layout
-    layers: dict[str, LowRank]
+    layers: dict[str, Update]
     """By the layer's name in the file."""
     metadata: dict[str, str]
     """The header's free text."""
@@ -100,12 +103,12 @@ def split_key(key: str, path: Path) -> tuple[str, Role]:
     for mark, method in _OTHER_METHODS.items():
         if mark in key:
             raise UserError(
-                f"holds {method} ({key!r}), and Limner reads LoRA and DoRA.",
+                f"holds {method} ({key!r}), and Limner reads LoRA, DoRA, LoHa and LoKr.",
                 where=str(path),
                 fix="Convert it to LoRA with the program that made it.",
             )
     raise UserError(
-        f"the tensor {key!r} belongs to no LoRA.",
+        f"the tensor {key!r} belongs to no LoRA, LoHa or LoKr.",
         where=str(path),
         fix="Name a LoRA file; `limner inspect` says what this one is.",
     )
@@ -116,7 +119,7 @@ def layout_of(names: Iterable[str]) -> Layout:
     first = next(iter(names), "")
     if first.startswith("base_model.model."):
         return "PEFT"
-    return "kohya" if first.startswith("lora_") else "diffusers"
+    return "kohya" if first.startswith(("lora_", "lycoris_")) else "diffusers"
 
 
 def read_adapter_file(path: Path) -> AdapterFile:
@@ -136,27 +139,43 @@ def read_adapter_file(path: Path) -> AdapterFile:
         if role in grouped.setdefault(name, {}):
             raise UserError(f"has two tensors for {role} of {name!r}.", where=str(path), fix="Make the file again.")
         grouped[name][role] = tensor
-    layers = {name: _low_rank(name, tensors, strengths, path) for name, tensors in grouped.items()}
+    layers = {name: _update(name, tensors, strengths, path) for name, tensors in grouped.items()}
     return AdapterFile(path, layout, layers, header.metadata)
 
 
-def read_layer_strengths(path: Path) -> dict[str, tuple[int, float]]:
-    """Returns rank and alpha of each layer of a LoRA file; of the tensors only the alphas are read, one number each."""
+def read_layer_strengths(path: Path) -> dict[str, tuple[int | None, float]]:
+    """Returns rank and alpha of each layer of a LoRA file; of the tensors only the alphas are read, one number each.
+
+    The rank is None, and alpha stands for the whole factor, where a LoKr has two whole matrices.
+    """
     header = read_safetensors_header(path)
     strengths = _strengths(path, layout_of(header.tensors), header.metadata)
-    by_role: dict[Role, dict[str, str]] = {"down": {}, "up": {}, "alpha": {}, "magnitude": {}}
+    by_layer: dict[str, dict[Role, str]] = {}
     for key in header.tensors:
         name, role = split_key(key, path)
-        by_role[role][name] = key
+        by_layer.setdefault(name, {})[role] = key
     alphas = _scalars(
-        path, {name: key for name, key in by_role["alpha"].items() if header.tensors[key].shape in ((), (1,))}
+        path,
+        {
+            name: roles["alpha"]
+            for name, roles in by_layer.items()
+            if "alpha" in roles and header.tensors[roles["alpha"]].shape in ((), (1,))
+        },
     )
-    found = {}
-    for name, key in by_role["down"].items():
-        shape = header.tensors[key].shape
-        rank = shape[0] if shape else 0
-        dora, where = name in by_role["magnitude"], f"{path}, {name}"
-        found[name] = (rank, alphas[name] if name in alphas else _alpha(name, rank, strengths, dora, where))
+    found: dict[str, tuple[int | None, float]] = {}
+    for name, roles in by_layer.items():
+        where = f"{path}, {name}"
+        shapes = {role: header.tensors[key].shape for role, key in roles.items()}
+        factors = {factor: shapes[factor] for factor in FACTORS if factor in shapes}
+        if factors:
+            _refuse_mixture(roles, factors, where)
+            rank = rank_of(factors)
+            scale = _scale(name, rank, alphas.get(name), strengths, _method(factors), where)
+            found[name] = (rank, scale * (rank or 1))
+        elif "down" in shapes:
+            rank = shapes["down"][0] if shapes["down"] else 0
+            dora = "magnitude" in shapes
+            found[name] = (rank, alphas[name] if name in alphas else _alpha(name, rank, strengths, dora, where))
     return found
 
 
@@ -186,6 +205,55 @@ def _strengths(path: Path, layout: Layout, metadata: Mapping[str, str]) -> dict[
     return {part: strength_from(fields, where=f"{where}, {part}") for part, fields in by_part.items()}
 
 
+def _update(name: str, tensors: Mapping[Role, Tensor], strengths: Mapping[str, Strength], path: Path) -> Update:
+    """Returns the update of one layer, of whatever method its tensors are."""
+    factors: dict[Factor, Tensor] = {factor: tensors[factor] for factor in FACTORS if factor in tensors}
+    if not factors:
+        return _low_rank(name, tensors, strengths, path)
+    where, fix = f"{path}, {name}", "The file is damaged: make or download it again."
+    _refuse_mixture(tensors.keys(), factors, where)
+    alpha = tensors.get("alpha")
+    if alpha is not None and (alpha.numel() != 1 or not math.isfinite(float(alpha))):
+        raise UserError("its alpha is no finite number.", where=where, fix=fix)
+    update = Lycoris(factors, 1.0)
+    try:
+        update.shape()
+    except ValueError as error:
+        raise UserError(f"{error}.", where=where, fix=fix) from None
+    given = None if alpha is None else float(alpha)
+    return Lycoris(factors, _scale(name, update.rank, given, strengths, update.method, where))
+
+
+def _refuse_mixture(roles: Iterable[Role], factors: Mapping[Factor, object], where: str) -> None:
+    others = sorted(set(roles) - factors.keys() - {"alpha"})
+    if others:
+        raise UserError(
+            f"has {_method(factors)} and {others[0]} for one layer, which Limner does not read.",
+            where=where,
+            fix="Train without weight decomposition (DoRA) on top.",
+        )
+
+
+def _method(factors: Mapping[Factor, object]) -> str:
+    return "LoHa" if any(name.startswith("hada_") for name in factors) else "LoKr"
+
+
+def _scale(
+    name: str, rank: int | None, alpha: float | None, strengths: Mapping[str, Strength], method: str, where: str
+) -> float:
+    """Returns the factor of a LoHa's or LoKr's product, as every reader of such a file computes it."""
+    strength = _strength_of(name, strengths, where)
+    if strength is not None:
+        if strength.method != method:
+            raise UserError(
+                f"the config speaks of {strength.method}, the tensors are {method}.",
+                where=where,
+                fix="Make the file again.",
+            )
+        return strength.scale(name, rank, where=where)
+    return 1.0 if alpha is None or rank is None else alpha / rank
+
+
 def _low_rank(name: str, tensors: Mapping[Role, Tensor], strengths: Mapping[str, Strength], path: Path) -> LowRank:
     where, fix = f"{path}, {name}", "The file is damaged: make or download it again."
     if "down" not in tensors or "up" not in tensors:
@@ -209,9 +277,24 @@ def _low_rank(name: str, tensors: Mapping[Role, Tensor], strengths: Mapping[str,
 
 def _alpha(name: str, rank: int, strengths: Mapping[str, Strength], dora: bool, where: str) -> float:
     """Returns the alpha of a layer for which the file has no tensor."""
-    if not strengths:
+    strength = _strength_of(name, strengths, where)
+    if strength is None:
         return float(rank)  # every reader's convention where nothing at all is said
-    part, _, inside = name.partition(".")
+    if strength.method != "LoRA":
+        raise UserError(
+            f"the config speaks of {strength.method}, the tensors are LoRA.", where=where, fix="Make the file again."
+        )
+    inside = name.partition(".")[2]
+    if strength.dora != dora:
+        raise UserError("DoRA's magnitude and the config disagree.", where=where, fix="Make the file again.")
+    return strength.alpha(name if "" in strengths else inside, rank, where=where)
+
+
+def _strength_of(name: str, strengths: Mapping[str, Strength], where: str) -> Strength | None:
+    """Returns what is known about the strength of a layer; None where the file says nothing at all."""
+    if not strengths:
+        return None
+    part = name.partition(".")[0]
     strength = strengths.get("", strengths.get(part))
     if strength is None:
         raise UserError(
@@ -219,9 +302,7 @@ def _alpha(name: str, rank: int, strengths: Mapping[str, Strength], dora: bool, 
             where=where,
             fix="Save the LoRA again with the metadata of every network.",
         )
-    if strength.dora != dora:
-        raise UserError("DoRA's magnitude and the config disagree.", where=where, fix="Make the file again.")
-    return strength.alpha(name if "" in strengths else inside, rank, where=where)
+    return strength
 
 
 def _per_output(magnitude: Tensor, outputs: int, where: str) -> Tensor:

@@ -19,8 +19,10 @@ from limner.models.adapter_files import (
     WEIGHTS,
     AdapterFile,
     LowRank,
+    Update,
     read_adapter_file,
 )
+from limner.models.lycoris import Lycoris, adapted_layers, attach, fits
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -138,6 +140,8 @@ def layer_names(networks: Mapping[str, nn.Module]) -> dict[str, tuple[str, str]]
                 names[f"{part}.{written}"] = (part, path)
                 names[f"base_model.model.{written}"] = (part, path)
                 names[written] = (part, path)
+                if part == "unet":
+                    names[f"lycoris_{written.replace('.', '_')}"] = (part, path)
                 for mark in marks:
                     names[f"lora_{mark}_{written.replace('.', '_')}"] = (part, path)
     return names
@@ -145,7 +149,7 @@ def layer_names(networks: Mapping[str, nn.Module]) -> dict[str, tuple[str, str]]
 
 def _sort_layers(
     file: AdapterFile, names: Mapping[str, tuple[str, str]], networks: Mapping[str, nn.Module]
-) -> dict[str, dict[str, LowRank]]:
+) -> dict[str, dict[str, Update]]:
     """Returns the file's updates by network and layer; raises UserError for the first that has no place."""
     unknown = [name for name in file.layers if name not in names]
     if unknown:
@@ -154,7 +158,7 @@ def _sort_layers(
             where=str(file.path),
             fix="It was trained for another kind of model: `limner inspect` says which.",
         )
-    sorted_layers: dict[str, dict[str, LowRank]] = {}
+    sorted_layers: dict[str, dict[str, Update]] = {}
     for name, update in file.layers.items():
         part, path = names[name]
         if path in sorted_layers.setdefault(part, {}):
@@ -163,9 +167,17 @@ def _sort_layers(
     return sorted_layers
 
 
-def _fitted(update: LowRank, layer: nn.Module, where: str) -> LowRank:
+def _fitted(update: Update, layer: nn.Module, where: str) -> Update:
     """Returns the update in the shape of the layer; a 1x1 convolution and a linear layer are the same thing."""
     weight = _weight(layer)
+    if isinstance(update, Lycoris):
+        if not fits(update.shape(), tuple(weight.shape)):
+            raise UserError(
+                f"its product {list(update.shape())} does not fit the layer's weight {list(weight.shape)}.",
+                where=where,
+                fix="It was trained for another base model; use it with that one.",
+            )
+        return update
     down, up = update.down, update.up
     pointwise = all(int(side) == 1 for side in (*down.shape[2:], *up.shape[2:]))
     if weight.dim() == 2 and pointwise:
@@ -202,22 +214,25 @@ def load_adapters(networks: Mapping[str, nn.Module], refs: Sequence[AdapterRef])
     from torch import nn
 
     networks = {part: network for part, network in networks.items() if isinstance(network, nn.Module)}
-    if any(lora_layers(network) for network in networks.values()):
+    if any(adapted_layers(network) for network in networks.values()):
         raise ValueError("these networks carry adapters already")
     names = layer_names(networks)
-    plans: list[tuple[str, AdapterRef, list[AdapterFile], dict[str, dict[str, LowRank]]]] = []
+    plans: list[tuple[str, AdapterRef, list[AdapterFile], dict[str, dict[str, Update]]]] = []
     for index, ref in enumerate(refs):
         files = [read_adapter_file(path) for path in adapter_files(ref.path)]
-        layers: dict[str, dict[str, LowRank]] = {}
+        layers: dict[str, dict[str, Update]] = {}
         for file in files:
             for part, found in _sort_layers(file, names, networks).items():
                 layers.setdefault(part, {}).update(found)
         plans.append((f"limner_{index}", ref, files, layers))
     for key, _, _, layers in plans:
         for part, found in layers.items():
-            inject(networks[part], key, found)
+            inject(networks[part], key, {path: u for path, u in found.items() if isinstance(u, LowRank)})
     for network in networks.values():
         _activate(network, {key: ref.weight for key, ref, _, _ in plans})
+    for key, ref, _, layers in plans:  # last, so that what PEFT wraps is the layer itself
+        for part, found in layers.items():
+            attach(networks[part], key, {path: u for path, u in found.items() if isinstance(u, Lycoris)}, ref.weight)
     return tuple(
         LoadedAdapter(
             name=_display_name(ref.path),
@@ -236,6 +251,8 @@ def inject(network: Any, key: str, layers: Mapping[str, LowRank]) -> None:
     import torch
     from peft import LoraConfig
 
+    if not layers:
+        return
     first = next(iter(layers.values()))
     doras = {update.magnitude is not None for update in layers.values()}
     if len(doras) == 2:

@@ -23,6 +23,13 @@ _INERT = {
 }  # fmt: skip
 """Names, training and placement: which layers there are is told by the tensors."""
 _READ = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_dora", "use_rslora", "init_lora_weights"}
+_LYCORIS = {"LOHA": "LoHa", "LOKR": "LoKr"}
+_LYCORIS_INERT = {
+    "rank_dropout", "module_dropout", "rank_dropout_scale", "init_weights", "use_effective_conv2d", "decompose_both",
+    "decompose_factor",
+}  # fmt: skip
+"""Training, and shapes, which are told by the tensors."""
+_LYCORIS_READ = {"r", "alpha", "rank_pattern", "alpha_pattern"}
 _HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 _PLAIN_PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.)+\$?")
 
@@ -37,6 +44,13 @@ class Strength:
     alpha_pattern: Mapping[str, float]
     rslora: bool = False
     dora: bool = False
+    method: str = "LoRA"
+    """LoRA (also DoRA), LoHa or LoKr."""
+
+    def scale(self, layer: str, rank: int | None, *, where: str) -> float:
+        """Returns alpha / rank of a layer of LoHa or LoKr; a rank of None is that of the config."""
+        rank = _by_pattern(self.rank_pattern, layer, self.rank) if rank is None else rank
+        return self.alpha(layer, rank, where=where) / rank
 
     def alpha(self, layer: str, rank: int, *, where: str) -> float:
         """Returns the alpha of a layer whose matrices have ``rank``; raises UserError where the config has another one.
@@ -80,8 +94,12 @@ def read_peft_config(path: Path) -> Strength:
 def strength_from(fields: Mapping[str, Any], *, where: str) -> Strength:
     """Returns the strength that a PEFT config speaks of; raises UserError where it asks for anything unknown."""
     kind = fields.get("peft_type", "LORA")
+    if kind in _LYCORIS:
+        return _lycoris_strength(fields, _LYCORIS[kind], where)
     if kind != "LORA":
-        raise UserError(f"is of the kind {kind!r}, and Limner reads LORA.", where=where, fix="Convert it to LoRA.")
+        raise UserError(
+            f"is of the kind {kind!r}, and Limner reads LORA, LOHA and LOKR.", where=where, fix="Convert it to LoRA."
+        )
     if fields.get("init_lora_weights") not in _HARMLESS_STARTS:
         raise UserError(
             f"started from {fields['init_lora_weights']!r}, which changes the base model's own weights.",
@@ -90,13 +108,7 @@ def strength_from(fields: Mapping[str, Any], *, where: str) -> Strength:
         )
     if fields.get("bias", "none") != "none":
         raise UserError("trained biases too, which Limner does not read.", where=where, fix="Train without them.")
-    for key in sorted(set(fields) - _INERT - _READ):
-        if fields[key] not in (None, False, 0, "", [], {}, "megatron.core"):
-            raise UserError(
-                f"asks for {key!r} = {str(fields[key])[:60]!r}, which this version of Limner does not know.",
-                where=where,
-                fix="Use a plain LoRA or DoRA.",
-            )
+    _refuse_unknown(fields, _INERT | _READ, where)
     return Strength(
         rank=_count(fields.get("r", 8), "r", where),
         lora_alpha=_number(fields.get("lora_alpha", 8), "lora_alpha", where),
@@ -105,6 +117,27 @@ def strength_from(fields: Mapping[str, Any], *, where: str) -> Strength:
         rslora=_flag(fields.get("use_rslora", False), "use_rslora", where),
         dora=_flag(fields.get("use_dora", False), "use_dora", where),
     )
+
+
+def _lycoris_strength(fields: Mapping[str, Any], method: str, where: str) -> Strength:
+    _refuse_unknown(fields, _INERT | _LYCORIS_INERT | _LYCORIS_READ, where)
+    return Strength(
+        rank=_count(fields.get("r", 8), "r", where),
+        lora_alpha=_number(fields.get("alpha", 8), "alpha", where),
+        rank_pattern={k: _count(v, k, where) for k, v in _patterns(fields, "rank_pattern", where)},
+        alpha_pattern={k: _number(v, k, where) for k, v in _patterns(fields, "alpha_pattern", where)},
+        method=method,
+    )
+
+
+def _refuse_unknown(fields: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in sorted(set(fields) - known):
+        if fields[key] not in (None, False, 0, "", [], {}, "megatron.core"):
+            raise UserError(
+                f"asks for {key!r} = {str(fields[key])[:60]!r}, which this version of Limner does not know.",
+                where=where,
+                fix="Use a plain LoRA, DoRA, LoHa or LoKr.",
+            )
 
 
 def _patterns(fields: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Any]]:

@@ -22,7 +22,7 @@ _PART_MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text_encoder_2", ("lora_te2_", "text_encoder_2.", "conditioner.embedders.1.")),
     ("text_encoder", ("lora_te", "text_encoder.", "cond_stage_model.", "conditioner.embedders.0.", "text_encoders.")),
     ("autoencoder", ("first_stage_model.", "vae.")),
-    ("unet", ("lora_unet_", "unet.", "model.diffusion_model.", "diffusion_model.")),
+    ("unet", ("lora_unet_", "lycoris_", "unet.", "model.diffusion_model.", "diffusion_model.")),
     ("transformer", ("transformer.", "lora_transformer_")),
 )
 _ORIGIN = {
@@ -90,10 +90,16 @@ def _lora_facts(path: Path, tensors: Mapping[str, TensorInfo]) -> tuple[str, Fac
         names = {split_key(key, path)[1] for key in tensors}
     except UserError as error:
         return "an adapter that Limner cannot use", {"why": error.what}
-    kind = "a DoRA" if "magnitude" in names else "a LoRA"
+    methods = {
+        "a LoHa": any(name.startswith("hada_") for name in names),
+        "a LoKr": any(name.startswith("lokr_") for name in names),
+        "a DoRA": "magnitude" in names,
+        "a LoRA": "down" in names and "magnitude" not in names,
+    }
+    kind = " with ".join(method for method, present in methods.items() if present)
     facts: Facts = {
         "layers": dict(Counter(part_of(name) for name in strengths)),
-        "rank": _uniform({name: rank for name, (rank, _) in strengths.items()}),
+        "rank": _uniform({name: "whole" if rank is None else rank for name, (rank, _) in strengths.items()}),
         "alpha": _uniform({name: alpha for name, (_, alpha) in strengths.items()}),
     }
     width = _text_width(tensors)
@@ -102,7 +108,7 @@ def _lora_facts(path: Path, tensors: Mapping[str, TensorInfo]) -> tuple[str, Fac
     return f"{kind} in the layout of {layout_of(tensors)}", facts
 
 
-def _uniform(values: Mapping[str, float]) -> Any:
+def _uniform(values: Mapping[str, float | str]) -> Any:
     """Returns the one value of all layers, or the value of each."""
     different = set(values.values())
     return different.pop() if len(different) == 1 else dict(values)
@@ -112,7 +118,7 @@ def _text_width(tensors: Mapping[str, TensorInfo]) -> int | None:
     """Returns the width of the text states that a LoRA's cross-attention reads, which tells the base model."""
     for name, info in tensors.items():
         cross = "attn2" in name and ("to_k" in name or "to_v" in name)
-        if cross and name.endswith(("lora_A.weight", "down.weight")) and len(info.shape) >= 2:
+        if cross and name.endswith(("lora_A.weight", "down.weight", ".hada_w1_b")) and len(info.shape) >= 2:
             return info.shape[1]
     return None
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from limner.methods.full import Full
+from limner.methods.loha import Loha
+from limner.methods.lokr import Lokr
 from limner.methods.lora import Lora
-from limner.methods.trainable import Trainable
+from limner.methods.trainable import ADAPTERS, Trainable
 from limner.models.sd1 import SD1, SD1Model
 from tests.tiny import save_tiny
 
@@ -28,10 +30,10 @@ def fresh_base(base_folder: Path) -> Callable[[], SD1Model]:
 
 
 @pytest.fixture(scope="session")
-def train(fresh_base: Callable[[], SD1Model]) -> Callable[[Lora | Full], Trained]:
+def train(fresh_base: Callable[[], SD1Model]) -> Callable[[Lora | Loha | Lokr | Full], Trained]:
     """Makes a model that a method has trained: its parameters moved at random, as much as makes a visible change."""
 
-    def trained(method: Lora | Full) -> Trained:
+    def trained(method: Lora | Loha | Lokr | Full) -> Trained:
         model = fresh_base()
         trainable = method.apply(model, seed=0)
         generator = torch.Generator().manual_seed(7)
@@ -40,7 +42,7 @@ def train(fresh_base: Callable[[], SD1Model]) -> Callable[[Lora | Full], Trained
             if "magnitude" in name:
                 parameter.data *= 1 + 0.2 * noise
             else:
-                parameter.data += (0.3 if trainable.kind == "lora" else 0.02) * noise
+                parameter.data += (0.3 if trainable.kind in ADAPTERS else 0.02) * noise
         return model, trainable
 
     return trained

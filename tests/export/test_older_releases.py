@@ -19,6 +19,8 @@ from limner.export.diffusers import Diffusers
 from limner.export.peft import Peft
 from limner.export.portable import make_portable
 from limner.methods.full import Full
+from limner.methods.loha import Loha
+from limner.methods.lokr import Lokr
 from limner.methods.lora import Lora
 from limner.methods.trainable import Trainable
 from limner.models.sd1 import SD1, SD1Model
@@ -36,8 +38,12 @@ LORAS = {
     "conv": Lora(rank=2, alpha=4, targets=CONV),
     "partial_text": Lora(rank=2, alpha=4, text_encoder=True, text_encoder_targets=("q_proj", "fc1")),
 }
+LYCORIS = {
+    "loha": Loha(rank=2, alpha=6, targets=CONV, text_encoder=True),
+    "lokr": Lokr(rank=1, alpha=3, targets=CONV, decompose_factor=4, decompose_both=True, use_effective_conv2d=True),
+}
 FULLS = {"unet": Full(), "text": Full(text_encoder=True)}
-Train = Callable[[Lora | Full], tuple[SD1Model, Trainable]]
+Train = Callable[[Lora | Loha | Lokr | Full], tuple[SD1Model, Trainable]]
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +94,10 @@ def pictures(
         for kind, export in (("lora", Diffusers()), ("peft", Peft())):
             export.write(model, trainable, exports / f"{kind}_{name}", METADATA, fresh_base=fresh_base)
             draw(model, ours / f"{kind}_{name}.npy")
+    for name, method in LYCORIS.items():
+        model, trainable = train(method)
+        Peft().write(model, trainable, exports / f"peft_{name}", METADATA, fresh_base=fresh_base)
+        draw(model, ours / f"peft_{name}.npy")
     for name, full in FULLS.items():
         model, trainable = train(full)
         Diffusers().write(model, trainable, exports / f"full_{name}", METADATA, fresh_base=fresh_base)
@@ -128,7 +138,12 @@ def test_the_model_that_ships_with_the_package_is_drawn_alike(pictures: tuple[Pa
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"{kind}_{name}" for kind in ("lora", "peft") for name in LORAS), *(f"full_{name}" for name in FULLS)]
+    "name",
+    [
+        *(f"{kind}_{name}" for kind in ("lora", "peft") for name in LORAS),
+        *(f"peft_{name}" for name in LYCORIS),
+        *(f"full_{name}" for name in FULLS),
+    ],
 )
 def test_older_releases_draw_the_trained_picture(pictures: tuple[Path, Path, dict[str, str]], name: str) -> None:
     ours, theirs, _ = pictures

@@ -28,7 +28,7 @@ from tests.tiny import save_tiny
 
 Trained = tuple[SD1Model, Trainable]
 METADATA = {"format": "pt", "limner.trigger_word": "sks", "limner.base_model": "tiny"}
-CONV = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "proj_in")
+CONV = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv_shortcut", "conv", "conv_in", "conv_out", "proj_in")
 METHODS = {
     "alpha twice the rank": Lora(rank=4, alpha=8),
     "alpha below one": Lora(rank=4, alpha=0.5),

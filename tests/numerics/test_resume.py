@@ -121,6 +121,12 @@ def test_a_run_killed_ten_times_equals_one_that_never_stopped(
 
 METHODS: dict[str, dict[str, Any]] = {
     "lora with text encoder": {"method": {"kind": "lora", "text_encoder": True}},
+    "loha in bf16": {
+        "method": {"kind": "loha", "targets": ["to_q", "conv1"], "text_encoder": True},
+        "train": {"precision": "bf16"},
+    },
+    "lokr in bf16": {"method": {"kind": "lokr", "targets": ["to_q", "conv1"]}, "train": {"precision": "bf16"}},
+    "dora on convolutions": {"method": {"kind": "lora", "dora": True, "targets": ["to_q", "conv1", "conv"]}},
     "full": {"method": {"kind": "full", "text_encoder": True}},
     "decoder": {"method": {"kind": "autoencoder"}, "objective": {"kind": "reconstruction"}},
     "autoencoder": {"method": {"kind": "autoencoder", "encoder": True}, "objective": {"kind": "reconstruction"}},
