@@ -12,6 +12,7 @@ from limner.config import RunConfig, conflicts
 from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
 from limner.data.ledger import Ledger, survey
+from limner.data.split import hold_out
 from limner.models.schedulers import check_scheduler_name
 from limner.training.precision import choose_device
 
@@ -45,6 +46,9 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     if config.method.kind == "lora" and config.model.kind == "sd1":
         config.method.check_targets(config.model.outline())
     steps, epochs = length(config, ledger)
+    if config.validation is not None:
+        for warning in config.validation.warnings(steps):
+            progress.warn(warning)
     rows = (*ledger.summary(), *_length_rows(config, ledger, steps, epochs))
     return Plan(ledger, steps, epochs, rows)
 
@@ -101,6 +105,8 @@ def _length_rows(config: RunConfig, ledger: Ledger, steps: int, epochs: float) -
     rows = [("steps", f"{steps} of {batch} pictures{split}: {epochs:.4g} epochs")]
     if config.train.ema_decay:
         rows.append(("average", f"samples and exports use the running average, decay {config.train.ema_decay}"))
+    if config.validation is not None:
+        rows.append(("validation", config.validation.plan()))
     return rows
 
 
@@ -118,6 +124,14 @@ def _survey(
         cache=cache_folder(config),
         on_progress=lambda done, total: progress.stage("pictures", done, total),
     )
+    if config.validation is not None:
+        ledger = hold_out(ledger, share=config.validation.share, seed=config.seed)
+        if config.objective.kind == "contrastive" and len(ledger.held_out) == 1:
+            raise UserError(
+                "1 held out picture has no other caption to be told from.",
+                where="validation.share",
+                fix="Raise it, or leave validation out.",
+            )
     _check_trigger_word(config, ledger)
     return ledger
 
@@ -137,7 +151,7 @@ def _check_trigger_word(config: RunConfig, ledger: Ledger) -> None:
 
 def _check_sizes(config: RunConfig, ledger: Ledger, multiple: int) -> None:
     one_size = config.model.kind == "clip"
-    for picture in ledger.prepared:
+    for picture in (*ledger.prepared, *ledger.held_out):
         if one_size and picture.bucket != (multiple, multiple):
             width, height = picture.bucket
             raise UserError(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from limner.core.errors import UserError
 from limner.core.rundir import write_atomic
@@ -61,6 +62,8 @@ class Row:
     repeats: int = 0
     weight: float = 0.0
     notes: tuple[str, ...] = ()
+    part: Literal["train", "validation"] | None = None
+    """Where a part is held out: which of the two the picture belongs to."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,12 @@ class Ledger:
     notes: tuple[str, ...]
     rows: tuple[Row, ...]
     prepared: tuple[Prepared, ...]
+    """What is trained on."""
     manifest: str
     """One sha256 over the ids, bytes, captions, weights, repeats and roles of all that is used."""
     token_limit: int
+    held_out: tuple[Prepared, ...] = ()
+    """What is only measured on."""
 
     def summary(self) -> tuple[tuple[str, str], ...]:
         """Returns labels and values for people: what was found, what becomes of it, and what is worth a look."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from limner.core.errors import NonFiniteError, UserError
@@ -52,12 +53,13 @@ class Feed:
             )
             for place, slot in enumerate(self.order.examples_at(step))
         ]
+        return [self.batch(group) for group in micro_batches(visits, self.micro_batch_size)]
+
+    def batch(self, visits: Sequence[Visit]) -> Batch:
+        """Returns the micro-batch of visits of one bucket, on the CPU."""
         encode_image = {"moments": self._encode_image, "pixels": self._pixels}[self.reads]
         encode_caption = None if self.captions is None else self._encode_caption
-        return [
-            collate(group, encode_image=encode_image, encode_caption=encode_caption)
-            for group in micro_batches(visits, self.micro_batch_size)
-        ]
+        return collate(visits, encode_image=encode_image, encode_caption=encode_caption)
 
     def _encode_image(self, one: Visit) -> Tensor:
         """Returns the moments of one picture, [2C, h, w] float32."""

@@ -31,8 +31,9 @@ def loggers(rundir: RunDir, *, step: int, tensorboard: bool) -> Iterator[Loggers
     def write(line: Mapping[str, Any]) -> None:
         log.write(line)
         if board is not None:
-            for name in ("loss", "lr", "grad_norm", "images_per_second"):
-                board.add_scalar(name, line[name], line["step"])
+            for name in ("loss", "lr", "grad_norm", "images_per_second", "validation_loss"):
+                if name in line:
+                    board.add_scalar(name, line[name], line["step"])
 
     try:
         yield Loggers(write, log.sync)
