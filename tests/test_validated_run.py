@@ -1,4 +1,4 @@
-"""A run with a held-out part: training is the same, it ends in time, keeps and exports the best, and resumes exactly."""
+"""A run with a held-out part: training is the same, it ends in time, exports the best, and resumes exactly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.numerics.conftest import run_config
 from tests.numerics.test_resume import TIMES, Interrupt, StopAt, assert_same_run
 from tests.tiny import save_tiny, save_tiny_clip
 
-WORSE = {"method": {"kind": "full"}, "optimizer": {"lr": 0.05}, "schedule": {"kind": "constant", "warmup_steps": 0}}
+WORSE = {"method": {"kind": "full"}, "optimizer": {"lr": 0.02}, "schedule": {"kind": "constant", "warmup_steps": 0}}
 """A rate so high that the loss on held-out pictures soon grows."""
 
 
@@ -88,15 +88,17 @@ class Said:
     "changes",
     [
         {},  # LoRA with dropout, buckets, running average
-        {"method": {"kind": "full", "text_encoder": True}, "train": {"precision": "bf16"}},
-        {"train": {"precision": "fp16", "gradient_checkpointing": True}},
+        {
+            "method": {"kind": "full", "text_encoder": True},
+            "train": {"precision": "bf16", "gradient_checkpointing": True},
+        },
         {"method": {"kind": "autoencoder"}, "objective": {"kind": "reconstruction"}},
     ],
 )
 def test_measuring_moves_no_bit_of_the_training(
     model: Path, pictures: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    train = {**changes.get("train", {}), "steps": 4, "keep_checkpoints": 9}
+    train = {**changes.get("train", {}), "steps": 3, "keep_checkpoints": 9}
     runs = []
     for every in (1, 100):
         out = tmp_path / f"every-{every}"
@@ -105,14 +107,14 @@ def test_measuring_moves_no_bit_of_the_training(
         )
         runs.append(RunDir(out))
     often, seldom = runs
-    assert list(measured(often)) == [0, 1, 2, 3, 4]
-    assert list(measured(seldom)) == [0, 4]
+    assert list(measured(often)) == [0, 1, 2, 3]
+    assert list(measured(seldom)) == [0, 3]
     assert measured(often)[0] == measured(seldom)[0]
-    assert measured(often)[4] == measured(seldom)[4]
+    assert measured(often)[3] == measured(seldom)[3]
     assert len(set(measured(often).values())) > 2
     assert log_of(often, "validation_loss") == log_of(seldom, "validation_loss")
     for name in ("weights", "ema", "optimizer"):
-        assert equal(weights(often, 4, name), weights(seldom, 4, name)), name
+        assert equal(weights(often, 3, name), weights(seldom, 3, name)), name
 
 
 def test_the_held_out_pictures_are_not_trained_on(model: Path, pictures: Path, tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_the_held_out_pictures_are_not_trained_on(model: Path, pictures: Path, t
 
 def test_a_run_that_gets_worse_ends_keeps_its_best_and_exports_it(model: Path, pictures: Path, tmp_path: Path) -> None:
     train = {"steps": 40, "keep_checkpoints": 1, "save_every": 40, "ema_decay": None}
-    chosen: dict[str, Any] = {**WORSE, "train": train, "optimizer": {"lr": 3e-3}}
+    chosen: dict[str, Any] = {**WORSE, "train": train}
     patient = config(model, pictures, tmp_path / "run", **chosen, validation={"every": 1, "patience": 3})
     heard = Said()
     result = finetune(patient, progress=heard)
@@ -194,19 +196,27 @@ def test_a_run_that_gets_worse_ends_keeps_its_best_and_exports_it(model: Path, p
 
 
 def test_export_last_exports_the_last(model: Path, pictures: Path, tmp_path: Path) -> None:
-    chosen = {**WORSE, "train": {"steps": 6, "ema_decay": None}, "optimizer": {"lr": 3e-3}}
-    result = finetune(config(model, pictures, tmp_path / "run", **chosen, validation={"every": 1, "export": "last"}))
+    chosen = {**WORSE, "train": {"steps": 6, "ema_decay": None}}
+    last = config(model, pictures, tmp_path / "run", **chosen, validation={"every": 1, "export": "last"})
+    result = finetune(last)
     assert result.validation is not None
-    assert result.validation.exported_step == 6
+    assert result.validation.exported_step == 6 != result.validation.best_step
     assert result.validation.ended == "all 6 steps taken"
     exported = SD1(path=str(result.exports[0].path)).load().unet.state_dict()
     kept = {name.removeprefix("unet."): value for name, value in weights(RunDir(result.out), 6).items()}
     assert all(torch.equal(exported[name], kept[name]) for name in kept)
 
+    assert last.validation is not None
+    best = last.model_copy(update={"validation": last.validation.model_copy(update={"export": "best"})})
+    step = result.validation.best_step
+    shutil.rmtree(RunDir(result.out).checkpoint(step))
+    with pytest.raises(limner.UserError, match=rf"the best checkpoint, that of step {step}, is gone"):
+        finetune(best, resume=True)
+
 
 def test_a_run_that_never_beats_the_base_says_so_loudly(model: Path, pictures: Path, tmp_path: Path) -> None:
     heard = Said()
-    chosen = {**WORSE, "train": {"steps": 20, "ema_decay": None}}
+    chosen = {**WORSE, "train": {"steps": 20, "ema_decay": None}, "optimizer": {"lr": 0.5}}
     result = finetune(config(model, pictures, tmp_path / "run", **chosen, validation={"patience": 2}), progress=heard)
     assert result.step == 4
     assert result.validation is not None
@@ -214,7 +224,7 @@ def test_a_run_that_never_beats_the_base_says_so_loudly(model: Path, pictures: P
     assert any("NOTHING WAS LEARNED THAT GENERALISES" in text for text in heard.warnings)
 
 
-@pytest.mark.parametrize("stop", [1, 3, 5, 6])
+@pytest.mark.parametrize("stop", [1, 5])
 def test_a_run_that_was_broken_off_has_the_same_best(model: Path, pictures: Path, tmp_path: Path, stop: int) -> None:
     train = {"steps": 7, "save_every": 3, "keep_checkpoints": 1}
     whole = config(model, pictures, tmp_path / "whole", train=train)
@@ -289,9 +299,21 @@ def test_a_dual_encoder_is_measured_too(pictures: Path, tmp_path: Path) -> None:
         limner.plan(RunConfig.model_validate({**values, "validation": {"share": 0.4, "draws": 2}}))
 
 
+def test_tensorboard_gets_the_validation_loss(model: Path, pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logged = config(model, pictures, tmp_path / "run", train={"steps": 3}, tensorboard=True)
+    finetune(logged)
+    events = EventAccumulator(str(RunDir(logged.out).tensorboard))
+    events.Reload()
+    assert [event.step for event in events.Scalars("validation_loss")] == [2, 3]
+
+
 def test_a_measurement_is_a_line_with_its_timesteps(model: Path, pictures: Path, tmp_path: Path) -> None:
-    result = finetune(config(model, pictures, tmp_path / "run", train={"steps": 2}))
+    result = finetune(config(model, pictures, tmp_path / "run", train={"steps": 3}))
     lines = [json.loads(line) for line in RunDir(result.out).validation.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 3]
     for line in lines:
         one = Measurement(**line)
         assert len(one.by_timestep) == 2

@@ -15,7 +15,7 @@ from limner.core.rng import example_seed, stream
 from limner.data.batch import Batch, Visit, micro_batches
 from limner.data.buckets import place
 from limner.data.ledger import Prepared
-from limner.models.evaluating import evaluating
+from limner.models.evaluating import evaluating, in_float32
 from limner.training.backward import REMEDY
 from limner.training.feed import Feed
 from limner.training.objectives import Contrastive, Denoising, Reconstruction
@@ -95,7 +95,8 @@ class HeldOut:
         """Returns the losses of the model as it is; leaves no trace in it. Raises NonFiniteError with the picture."""
         losses: list[list[float]] = [[] for _ in range(self.draws)]
         done = 0
-        with evaluating(self.feed.model.networks.values()):
+        # the objective says itself what runs in half precision, as while training; the rest is float32
+        with evaluating(self.feed.model.networks.values()), in_float32(self.feed.precision.device):
             for group in self.batches():
                 batch = self.feed.batch(group)
                 for draw, values in enumerate(losses[: self._repetitions]):

@@ -222,6 +222,19 @@ def test_the_contrastive_loss_is_the_mean_over_fixed_batches(
     assert measure(clip, square[::-1], Contrastive(), batch_size=batch_size) == found.loss
 
 
+def test_half_precision_rounds_no_more_than_while_training(tmp_path: Path, pictures: Sequence[Prepared]) -> None:
+    clip = Clip(path=str(save_tiny_clip(tmp_path / "model"))).load()
+    half = Precision("bf16", torch.device("cpu"))
+    clip.to(half.device, half.dtype, float32=("vision_model", "visual_projection"))
+    square = [dataclasses.replace(picture, bucket=(32, 32)) for picture in pictures]
+    ours = held_out(clip, square, Contrastive(), batch_size=8)
+    ours = dataclasses.replace(ours, feed=dataclasses.replace(ours.feed, precision=half))
+    batch = dataclasses.replace(ours.feed.batch(ours.batches()[0]), weights=torch.ones(len(square)))
+    with torch.no_grad():
+        plain = Contrastive().losses(clip, batch, precision=half).mean()
+    assert ours.measure(lambda done, total: None).loss == pytest.approx(float(plain), rel=1e-6)
+
+
 def test_a_loss_that_is_no_number_names_its_picture(model: SD1Model, pictures: Sequence[Prepared]) -> None:
     ours = held_out(model, pictures, Denoising())
     name = pictures[2].example.id
