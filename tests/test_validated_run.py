@@ -56,7 +56,8 @@ def log_of(run: RunDir, *without: str) -> list[dict[str, Any]]:
 
 
 def weights(run: RunDir, step: int, name: str = "weights") -> dict[str, torch.Tensor]:
-    return load_file(run.checkpoint(step) / f"{name}.safetensors")
+    found: dict[str, torch.Tensor] = load_file(run.checkpoint(step) / f"{name}.safetensors")
+    return found
 
 
 def equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:

@@ -50,7 +50,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     draw_folder(folder, count=5)
     with Image.open(folder / "01.png") as image:
-        image.convert("RGB").crop((0, 0, 256, 150)).save(folder / "01.png")
+        image.convert("RGB").crop((0, 90, 256, 150)).save(folder / "01.png")
     return folder
 
 
@@ -95,8 +95,8 @@ def measure(*args: Any, **changes: Any) -> float:
 
 def pixels_of(picture: Prepared, root: Path) -> torch.Tensor:
     """Returns the middle of a picture at the size of its bucket, [1, 3, H, W] in [-1, 1]."""
-    with Image.open(root / picture.example.id) as image:
-        image = image.convert("RGB")
+    with Image.open(root / picture.example.id) as file:
+        image = file.convert("RGB")
     width, height = picture.bucket
     scale = max(width / image.width, height / image.height)
     size = round(image.width * scale), round(image.height * scale)
