@@ -61,6 +61,8 @@ def train(
             progress.say(f"stopped at step {result.step} of {result.steps}; continue with --resume")
         else:
             progress.say(f"done: {result.out}, {result.step} steps, the prediction moved by {result.change:.2g}")
+        if result.validation is not None and not isinstance(progress, JsonProgress):
+            progress.say(result.validation.sentence())
     _exit_if_stopped(result)
 
 

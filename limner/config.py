@@ -24,6 +24,7 @@ from limner.training.objectives import Denoising, ObjectiveConfig
 from limner.training.optimizers import AdamW, OptimizerConfig
 from limner.training.precision import PrecisionName
 from limner.training.schedules import Schedule
+from limner.training.validation import Validation
 
 
 class Train(Config):
@@ -111,6 +112,8 @@ class RunConfig(Config):
     """How long, how much at once, on what."""
     samples: Samples = Samples()
     """Pictures drawn while training."""
+    validation: Validation | None = None
+    """Pictures held out, the loss on them, and which checkpoint is exported. Unset: all pictures are trained on."""
     cache: Cache = Cache()
     """What is kept between runs."""
     export: tuple[ExportConfig, ...] | None = None
@@ -200,6 +203,8 @@ def _family_conflicts(config: RunConfig) -> list[str]:
             problems.append("train.micro_batch_size: a contrastive loss compares the whole batch; leave it out.")
         if config.samples.prompts:
             problems.append("samples.prompts: this model does not draw.")
+        if config.validation is not None and config.validation.draws != Validation().draws:
+            problems.append("validation.draws: this loss has no noise to draw; leave it out.")
     return problems
 
 

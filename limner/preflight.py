@@ -15,6 +15,7 @@ from limner.data.caption_tools import CaptionTools, caption_rows
 from limner.data.ledger import Ledger, survey
 from limner.data.masks import with_masks
 from limner.data.several import folders, source_rows
+from limner.data.split import hold_out
 from limner.models.schedulers import check_scheduler_name
 from limner.subject import check_subject
 from limner.training.precision import choose_device
@@ -57,6 +58,9 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
         *caption_rows(tools, ledger.prepared, seed=config.seed),
         *_length_rows(config, ledger, steps, epochs),
     )
+    if config.validation is not None:
+        for warning in config.validation.warnings(steps):
+            progress.warn(warning)
     return Plan(ledger, steps, epochs, rows)
 
 
@@ -110,6 +114,8 @@ def _length_rows(config: RunConfig, ledger: Ledger, steps: int, epochs: float) -
     rows = [("steps", f"{steps} of {batch} pictures{split}: {epochs:.4g} epochs")]
     if config.train.ema_decay:
         rows.append(("average", f"samples and exports use the running average, decay {config.train.ema_decay}"))
+    if config.validation is not None:
+        rows.append(("validation", config.validation.plan()))
     return rows
 
 
@@ -129,6 +135,14 @@ def _survey(
         longest_captions=CaptionTools(config.captions, config.trigger_word).longest,
         masks=config.masks,
     )
+    if config.validation is not None:
+        ledger = hold_out(ledger, share=config.validation.share, seed=config.seed)
+        if config.objective.kind == "contrastive" and len(ledger.held_out) == 1:
+            raise UserError(
+                "1 held out picture has no other caption to be told from.",
+                where="validation.share",
+                fix="Raise it, or leave validation out.",
+            )
     _check_trigger_word(config, ledger)
     return ledger
 
@@ -149,7 +163,7 @@ def _check_trigger_word(config: RunConfig, ledger: Ledger) -> None:
 
 def _check_sizes(config: RunConfig, ledger: Ledger, multiple: int) -> None:
     one_size = config.model.kind == "clip"
-    for picture in ledger.prepared:
+    for picture in (*ledger.prepared, *ledger.held_out):
         if one_size and picture.bucket != (multiple, multiple):
             width, height = picture.bucket
             raise UserError(

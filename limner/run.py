@@ -19,6 +19,7 @@ from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_json
 from limner.data.caption_tools import CaptionTools
 from limner.data.ledger import Ledger, Prepared, write_ledger
+from limner.data.split import content_of
 from limner.models.protocol import Trained
 from limner.preflight import cache_folder, plan
 from limner.training.backward import REMEDY
@@ -33,15 +34,18 @@ if TYPE_CHECKING:
     from limner.export.result import ExportResult
     from limner.methods.base_weights import AsBase
     from limner.methods.trainable import Trainable
+    from limner.training.course import Verdict
     from limner.training.feed import Feed
     from limner.training.loop import TrainState
     from limner.training.precision import Precision
+    from limner.training.watch import Watch
 
 FREE_ON_RESUME = (
     "out", "model", "dataset", "samples", "cache", "export", "private", "tensorboard", "trigger_word",
     "train.steps", "train.epochs", "train.steps_per_picture", "train.save_every", "train.keep_checkpoints",
     "train.device", "train.precision", "train.micro_batch_size", "train.gradient_checkpointing",
     "images.bad_files", "images.max_pixels", "images.max_cut",
+    "validation.patience", "validation.min_improvement", "validation.export",
 )  # fmt: skip
 """Keys of the config that may change when a run goes on: they do not change what is computed, or they are compared by
 content instead (the data by its manifest, the model by its weights, the length by the schedule)."""
@@ -63,6 +67,8 @@ class RunResult:
     exports: tuple[ExportResult, ...] = ()
     interrupted: int | None = None
     """The signal that stopped the run early (2 Ctrl-C, 15 SIGTERM); its checkpoint is written."""
+    validation: Verdict | None = None
+    """What the loss on the held-out pictures said; None where there are none, or no trained model was measured yet."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the same as plain values, for JSON."""
@@ -84,7 +90,7 @@ def finetune(
     with terminated_as_interrupted(), rundir.locked(), reported(rundir) as status:
         session = _prepare(config, rundir, progress)
         if resume:
-            _continue(session, rundir, progress)
+            _continue(session, rundir, status, progress)
         _write_records(config, origins or {}, rundir, session)
         status.at(session.state.step, session.steps)
         losses, interrupted = _train(config, rundir, session, status, progress)
@@ -92,13 +98,16 @@ def finetune(
         step = session.state.step
         if interrupted is not None:
             status.write("stopped")
-            return RunResult(config.out, step, session.steps, loss, None, interrupted=interrupted)
+            verdict = None if session.watch is None else session.watch.course.verdict()
+            return RunResult(config.out, step, session.steps, loss, None, interrupted=interrupted, validation=verdict)
+        exported = step if session.watch is None else session.watch.put_in_place(session.state, progress)
         with session.tuned_weights():
             change = _prove_change(config, session)
-            prune_checkpoints(rundir, keep=config.train.keep_checkpoints)
-            exports = _export(config, rundir, session, progress)
+            prune_checkpoints(rundir, keep=config.train.keep_checkpoints, spare=session.best_step)
+            exports = _export(config, rundir, session, exported, progress)
+        verdict = None if session.watch is None else session.watch.conclude(step, exported, status, progress)
         status.write("finished")
-        return RunResult(config.out, step, session.steps, loss, change, exports)
+        return RunResult(config.out, step, session.steps, loss, change, exports, validation=verdict)
 
 
 @dataclass
@@ -115,8 +124,21 @@ class _Session:
     identity: dict[str, Any]
     base_prediction: Tensor
     environment: dict[str, Any]
-    as_base: AsBase | None = None
+    as_base: AsBase | None
     """Makes the model its base for a while, where the objective asks for that."""
+    watch: Watch | None
+    """None where no pictures are held out."""
+
+    @property
+    def last_step(self) -> int:
+        """The step with which the run ends: this one where nothing better was measured for long enough."""
+        over = self.watch is not None and self.watch.course.patience_is_over() is not None
+        return self.state.step if over else self.steps
+
+    @property
+    def best_step(self) -> int | None:
+        """The step whose checkpoint is kept however old it gets."""
+        return None if self.watch is None else self.watch.best_step
 
     def tuned_weights(self) -> contextlib.AbstractContextManager[None]:
         """Puts the averaged weights in place where the run keeps them."""
@@ -149,6 +171,7 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
         f"on {precision.device}, {precision.name}"
     )
     state = _new_state(config, trainable, precision)
+    feed = _feed(config, ledger, model, trainable, precision)
     return _Session(
         ledger=ledger,
         steps=steps,
@@ -156,11 +179,12 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
         model=model,
         trainable=trainable,
         state=state,
-        feed=_feed(config, ledger, model, trainable, precision),
+        feed=feed,
         identity=identity,
         base_prediction=_probe(config, model, precision),
         environment=describe_environment(precision),
         as_base=as_base,
+        watch=_watch(config, rundir, ledger, feed, steps),
     )
 
 
@@ -228,6 +252,23 @@ def _feed(config: RunConfig, ledger: Ledger, model: Trained, trainable: Trainabl
     )
 
 
+def _watch(config: RunConfig, rundir: RunDir, ledger: Ledger, feed: Feed, steps: int) -> Watch | None:
+    from limner.training.course import Course
+    from limner.training.validation import HeldOut
+    from limner.training.watch import Watch
+
+    if config.validation is None:
+        return None
+    held_out = HeldOut(
+        pictures=ledger.held_out,
+        objective=config.objective,
+        feed=feed,
+        draws=config.validation.draws,
+        batch_size=config.train.batch_size,
+    )
+    return Watch(held_out, Course(rundir, config.validation), steps, averaged=config.train.ema_decay is not None)
+
+
 def _train(
     config: RunConfig, rundir: RunDir, session: _Session, status: RunStatus, progress: Progress
 ) -> tuple[list[float], int | None]:
@@ -255,6 +296,7 @@ def _train(
         graceful_stop() as stop,
         torch.random.fork_rng(devices=[]),  # the loop seeds PyTorch's own stream; the caller's stays as it was
     ):
+        _validate(session, status, progress)
         _draw_samples(config, rundir, session, progress)
         session.model.train_mode(session.trainable.parts)
         for report in train(
@@ -262,7 +304,7 @@ def _train(
             backward,
             session.feed.batches,
             lambda step: config.schedule.factor(step, steps),
-            steps=steps,
+            steps=session.last_step,
             max_grad_norm=config.train.max_grad_norm,
             seed=config.seed,
         ):
@@ -271,26 +313,43 @@ def _train(
                 if not state.proved:
                     proof.after_update()
                     state.proved = proof.done
-            log.write(report.as_line())
-            prune_checkpoints(rundir, keep=config.train.keep_checkpoints)  # the newest has proved good by this step
-            progress.step(report.as_line(), steps)
+            spare = session.best_step
+            line = {**report.as_line(), **_validate(session, status, progress)}
+            log.write(line)
+            # the newest has proved good by this step; the best so far, since that of this step is not saved yet
+            prune_checkpoints(rundir, keep=config.train.keep_checkpoints, spare=spare)
+            progress.step(line, steps)
             status.at(state.step, steps)
-            if stop.signal is not None or state.step == steps or state.step % config.train.save_every == 0:
+            last, best = state.step == session.last_step, state.step == session.best_step
+            if stop.signal is not None or last or best or state.step % config.train.save_every == 0:
                 log.sync()
                 save_checkpoint(rundir, state, session.identity)
+            if session.watch is not None and "validation_loss" in line:
+                session.watch.course.record()  # not before its checkpoint is there
             if stop.signal is not None:
                 return losses, stop.signal
             _draw_samples(config, rundir, session, progress)
+            if last:
+                break
         if losses and not state.proved:
             progress.warn("the run was too short to prove that every tensor moves")
     return losses, None
+
+
+def _validate(session: _Session, status: RunStatus, progress: Progress) -> dict[str, float]:
+    """Measures the held-out part if that is due at the step that the run is at; returns what the step's line gets."""
+    step, watch = session.state.step, session.watch
+    if watch is None or not watch.due(step):
+        return {}
+    with session.tuned_weights():
+        return watch.measure(step, status, progress)
 
 
 def _draw_samples(config: RunConfig, rundir: RunDir, session: _Session, progress: Progress) -> None:
     """Draws the samples of the step that the run is at, if any are due and not there."""
     step = session.state.step
     folder = rundir.samples / f"step_{step:06d}"
-    if not config.samples.due(step, session.steps) or config.samples.drawn(folder):
+    if not config.samples.due(step, session.last_step) or config.samples.drawn(folder):
         return
     with session.tuned_weights(), session.precision.autocast():
         config.samples.draw(
@@ -326,7 +385,10 @@ def _prove_change(config: RunConfig, session: _Session) -> float:
     return change
 
 
-def _export(config: RunConfig, rundir: RunDir, session: _Session, progress: Progress) -> tuple[ExportResult, ...]:
+def _export(
+    config: RunConfig, rundir: RunDir, session: _Session, step: int, progress: Progress
+) -> tuple[ExportResult, ...]:
+    """Writes the files of the weights in place, which are those of ``step``."""
     from limner.export import default_exports
     from limner.export.metadata import file_metadata
 
@@ -337,7 +399,7 @@ def _export(config: RunConfig, rundir: RunDir, session: _Session, progress: Prog
         base_hash=session.identity["base.clip" if config.model.kind == "clip" else "base.denoiser"],
         manifest=session.ledger.manifest,
         trigger_word=config.trigger_word,
-        step=session.state.step,
+        step=step,
         settings=config.model_dump(mode="json"),
         resolution=config.images.resolution,
         prediction_type=session.identity.get("base.prediction_type", ""),
@@ -370,6 +432,7 @@ def _identity(config: RunConfig, ledger: Ledger, model: Trained, steps: int, pre
     return {
         **kept,
         "data": ledger.manifest,
+        **({} if config.validation is None else {"held_out": content_of(ledger.held_out)}),
         **{f"base.{key}": value for key, value in model.identity().items()},
         "precision": precision.name,
         **_split(config),
@@ -392,7 +455,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _continue(session: _Session, rundir: RunDir, progress: Progress) -> None:
+def _continue(session: _Session, rundir: RunDir, status: RunStatus, progress: Progress) -> None:
     """Loads the newest whole checkpoint into the session."""
     folder = rundir.checkpoint(rundir.checkpoint_steps()[-1])
     load_checkpoint(folder, session.state, session.identity)
@@ -403,6 +466,8 @@ def _continue(session: _Session, rundir: RunDir, progress: Progress) -> None:
             where=str(folder),
             fix="Raise train.steps.",
         )
+    if session.watch is not None:
+        session.watch.resume(session.state.step, status, progress)
     before = _environment_before(rundir)
     changed = [
         f"{key} {before.get(key, 'unknown')} -> {value}"

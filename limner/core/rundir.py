@@ -65,6 +65,14 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def validation(self) -> Path:
+        return self.path / "validation.jsonl"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.json"
+
+    @property
     def status(self) -> Path:
         return self.path / "status.json"
 
@@ -168,13 +176,16 @@ class RunStatus:
     path: Path
     step: int = 0
     steps: int = 0
+    validation: Mapping[str, Any] | None = None
+    """The losses on the held-out part, where there is one."""
     _written: float = 0.0
 
     def write(self, state: str, message: str = "") -> None:
         """Writes it now; ``state`` is starting, running, finished, stopped or failed."""
         self._written = time.monotonic()
         value = {"state": state, "step": self.step, "steps": self.steps, "pid": os.getpid(), "message": message}
-        write_json(self.path, {**value, "time": time.time()})
+        held_out = {} if self.validation is None else {"validation": dict(self.validation)}
+        write_json(self.path, {**value, **held_out, "time": time.time()})
 
     def at(self, step: int, steps: int) -> None:
         """Takes note of the step, and writes it if the last time is two seconds ago."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from limner.core.config import Config
 from limner.core.errors import UserError
 from limner.core.rng import stream
 from limner.data.example import Example, Role
+from limner.data.prompts import has_word
 from limner.data.text import counted
 
 if TYPE_CHECKING:
@@ -98,14 +98,6 @@ class Captions(Config):
         return problems
 
 
-def has_word(text: str, word: str) -> bool:
-    """Returns whether ``word`` stands in ``text`` and is no part of a longer word; letter case does not matter."""
-    word = word.casefold()
-    left = r"(?<!\w)" if re.match(r"\w", word) else ""
-    right = r"(?!\w)" if re.search(r"\w$", word) else ""
-    return re.search(left + re.escape(word) + right, text.casefold()) is not None
-
-
 @dataclass(frozen=True)
 class CaptionTools:
     """The caption options of a run together with its trigger word."""
@@ -116,6 +108,10 @@ class CaptionTools:
     def read(self, caption: str, *, role: Role, seed: int, position: int) -> str:
         """Returns the caption as the visit at ``position`` reads it: a pure function of its arguments."""
         return self._framed(self._with_tags_drawn(caption, seed, position), role)
+
+    def fixed(self, example: Example) -> str:
+        """Returns the first caption with all that is put around it, its tags as they are written."""
+        return self._framed(example.captions[0], example.role)
 
     def longest(self, example: Example) -> tuple[str, ...]:
         """Returns each caption of the example with all that is put around it and no tag dropped.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from limner.core.errors import UserError
 from limner.core.rundir import write_atomic
@@ -69,6 +70,8 @@ class Row:
     repeats: int = 0
     weight: float = 0.0
     notes: tuple[str, ...] = ()
+    part: Literal["train", "validation"] | None = None
+    """Where a part is held out: which of the two the picture belongs to."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,14 @@ class Ledger:
     notes: tuple[str, ...]
     rows: tuple[Row, ...]
     prepared: tuple[Prepared, ...]
+    """What is trained on."""
     manifest: str
     """One sha256 over the ids, bytes, captions, weights, repeats, roles and mask files of all that is used."""
     token_limit: int
     awaited: int = 0
     """Visits per epoch of pictures that are not there yet: they are drawn before training."""
+    held_out: tuple[Prepared, ...] = ()
+    """What is only measured on."""
 
     def summary(self) -> tuple[tuple[str, str], ...]:
         """Returns labels and values for people: what was found, what becomes of it, and what is worth a look."""

@@ -26,9 +26,11 @@ def fill(template: str, words: Mapping[str, str]) -> str:
 
 
 def has_word(text: str, word: str) -> bool:
-    """Returns whether a word, or several, stand in a text; capitals and the punctuation around them do not matter."""
-    pattern = rf"(?<!\w){re.escape(word.strip().casefold())}(?!\w)"
-    return re.search(pattern, text.casefold()) is not None
+    """Returns whether a word, or several, stand in a text and are no part of a longer word; capitals do not matter."""
+    word = word.strip().casefold()
+    left = r"(?<!\w)" if re.match(r"\w", word) else ""
+    right = r"(?!\w)" if re.search(r"\w$", word) else ""
+    return re.search(left + re.escape(word) + right, text.casefold()) is not None
 
 
 def article(noun: str) -> str:

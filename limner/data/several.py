@@ -151,7 +151,7 @@ def source_rows(dataset: Layout | Several, ledger: Ledger) -> list[tuple[str, st
     rows = []
     for source in dataset.sources:
         mine = [one.example for one in ledger.prepared if one.example.id.startswith(f"{source.name}/")]
-        if not mine:
+        if not any(row.used and row.id.startswith(f"{source.name}/") for row in ledger.rows):
             raise UserError(
                 f"source {source.name!r} has no picture that can be used.",
                 where="dataset.sources",

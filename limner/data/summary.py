@@ -25,6 +25,7 @@ def summary_rows(ledger: Ledger) -> tuple[tuple[str, str], ...]:
         ("pictures", f"{len(ledger.rows)} found, {len(used)} used, {len(left_out)} left out"),
         *_grouped("left out", left_out, lambda row: [row.reason]),
         *_roles(used),
+        *_held_out(used),
         *_shapes(used),
         *_masks(used),
         *_captions(used, ledger.token_limit),
@@ -71,6 +72,15 @@ def _roles(used: Sequence[Row]) -> Lines:
     return (
         [("roles", f"{counts['instance']} of the subject, {counts['class']} of its class")] if counts["class"] else []
     )
+
+
+def _held_out(used: Sequence[Row]) -> Lines:
+    names = [row.id for row in used if row.part == "validation"]
+    if not names:
+        return []
+    subject = sum(row.role == "instance" for row in used)
+    of = f"{subject} of the subject (class pictures all train)" if subject < len(used) else str(subject)
+    return [("held out", f"{len(names)} of {of}, {len(names) / subject:.0%}, not trained on: {listed(names)}")]
 
 
 def _shapes(used: Sequence[Row]) -> Lines:

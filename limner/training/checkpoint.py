@@ -55,9 +55,14 @@ def save_checkpoint(rundir: RunDir, state: TrainState, identity: Identity) -> Pa
     return folder
 
 
-def prune_checkpoints(rundir: RunDir, *, keep: int) -> None:
-    """Removes all but the newest ``keep`` checkpoints; to be called after a good step, which proves the newest good."""
+def prune_checkpoints(rundir: RunDir, *, keep: int, spare: int | None = None) -> None:
+    """Removes all but the newest ``keep`` checkpoints and that of the step ``spare``.
+
+    To be called after a good step, which proves the newest good.
+    """
     for step in rundir.checkpoint_steps()[:-keep]:
+        if step == spare:
+            continue
         doomed = rundir.checkpoints / f".step_{step:06d}.old"
         rundir.checkpoint(step).rename(doomed)  # so that a kill never leaves half of one under its name
         shutil.rmtree(doomed)
@@ -100,6 +105,24 @@ def load_checkpoint(folder: Path, state: TrainState, identity: Identity) -> None
             fix="Undo the changes to continue it, or start a new run with another out=...",
         )
     _verify_files(folder, saved["files"])
+    _load_weights(folder, state)
+    tensors = load_file(folder / OPTIMIZER)
+    state.optimizer.load_state_dict(_unflatten(tensors, saved["optimizer"], state.optimizer.param_groups))
+    if state.scaler is not None:
+        state.scaler.load_state_dict(saved["scaler"])
+    state.step, state.skipped, state.proved = saved["step"], saved["skipped"], saved["proved"]
+
+
+def load_weights(folder: Path, state: TrainState) -> None:
+    """Puts the weights of another checkpoint of the same run, and their averages, into ``state``: no more training."""
+    files = _read_state(folder)["files"]
+    _verify_files(folder, {name: files[name] for name in (WEIGHTS, EMA) if name in files})
+    _load_weights(folder, state)
+
+
+def _load_weights(folder: Path, state: TrainState) -> None:
+    from safetensors.torch import load_file
+
     weights = load_file(folder / WEIGHTS)
     for name, parameter in state.params.items():
         parameter.data.copy_(weights[name])
@@ -107,11 +130,6 @@ def load_checkpoint(folder: Path, state: TrainState, identity: Identity) -> None
         averages = load_file(folder / EMA)
         for name, average in state.ema.averages.items():
             average.copy_(averages[name])
-    tensors = load_file(folder / OPTIMIZER)
-    state.optimizer.load_state_dict(_unflatten(tensors, saved["optimizer"], state.optimizer.param_groups))
-    if state.scaler is not None:
-        state.scaler.load_state_dict(saved["scaler"])
-    state.step, state.skipped, state.proved = saved["step"], saved["skipped"], saved["proved"]
 
 
 def _read_state(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from limner.core.errors import NonFiniteError, UserError
@@ -61,18 +62,19 @@ class Feed:
             )
             for place, slot in enumerate(self.order.examples_at(step))
         ]
+        return [self.batch(group) for group in micro_batches(visits, self.micro_batch_size)]
+
+    def batch(self, visits: Sequence[Visit]) -> Batch:
+        """Returns the micro-batch of visits of one bucket, on the CPU."""
         encode_image = {"moments": self._encode_image, "pixels": self._pixels}[self.reads]
         encode_caption = None if self.captions is None else self._encode_caption
-        return [
-            collate(
-                group,
-                encode_image=encode_image,
-                encode_caption=encode_caption,
-                encode_mask=None if self.masks is None else self._mask,
-                with_roles=self._has_class,
-            )
-            for group in micro_batches(visits, self.micro_batch_size)
-        ]
+        return collate(
+            visits,
+            encode_image=encode_image,
+            encode_caption=encode_caption,
+            encode_mask=None if self.masks is None else self._mask,
+            with_roles=self._has_class,
+        )
 
     @functools.cached_property
     def _has_class(self) -> bool:

@@ -32,8 +32,9 @@ def loggers(rundir: RunDir, *, step: int, tensorboard: bool) -> Iterator[Loggers
         log.write(line)
         if board is not None:
             parts = [name for name in line if name.startswith("loss_")]
-            for name in ("loss", *parts, "lr", "grad_norm", "images_per_second"):
-                board.add_scalar(name, line[name], line["step"])
+            for name in ("loss", *parts, "lr", "grad_norm", "images_per_second", "validation_loss"):
+                if name in line:
+                    board.add_scalar(name, line[name], line["step"])
 
     try:
         yield Loggers(write, log.sync)

@@ -74,10 +74,16 @@ class Denoising(Config):
         )
         return losses * self._weights_of(t, model)
 
-    def losses(self, model: DiffusionModel, batch: Batch, *, seed: int, precision: Precision) -> Tensor:
-        """Returns the weighted loss of each example, [B] float32. Its randomness is that of the batch's positions."""
+    def losses(
+        self, model: DiffusionModel, batch: Batch, *, seed: int, precision: Precision, at: Tensor | None = None
+    ) -> Tensor:
+        """Returns the weighted loss of each example, [B] float32. Its randomness is that of the batch's positions.
+
+        ``at`` gives the timesteps [B] instead of drawing them.
+        """
         device = precision.device
         x_0, eps, t = (tensor.to(device) for tensor in self.draw(model, batch, seed=seed))
+        t = t if at is None else at.to(device)
         x_t = model.process.add_noise(x_0, eps, t)
         with precision.autocast():
             if batch.conditioning is None:

@@ -11,10 +11,11 @@ import pytest
 from pydantic import ValidationError
 
 from limner.core.errors import UserError
-from limner.data.caption_tools import AS_WRITTEN, Captions, CaptionTools, caption_rows, has_word
+from limner.data.caption_tools import AS_WRITTEN, Captions, CaptionTools, caption_rows
 from limner.data.captions import draw_caption
 from limner.data.example import BytesImage, Example, Role
 from limner.data.ledger import Prepared
+from limner.data.prompts import has_word
 
 ODD = " a cat ,,on a  mat,\tred "
 
