@@ -91,7 +91,7 @@ class RunConfig(Config):
     images: ImageConfig = ImageConfig()
     """How pictures are cropped and scaled."""
     method: MethodConfig
-    """What trains, and how: lora, full or autoencoder."""
+    """What trains, and how: lora, full, autoencoder, textual_inversion or pivotal."""
     objective: ObjectiveConfig = Denoising()
     """What is minimised."""
     optimizer: OptimizerConfig = AdamW()
@@ -105,7 +105,8 @@ class RunConfig(Config):
     cache: Cache = Cache()
     """What is kept between runs."""
     export: tuple[ExportConfig, ...] | None = None
-    """The files to write at the end. Unset: diffusers and PEFT for a LoRA, a diffusers folder for a full model."""
+    """The files to write at the end. Unset: diffusers and PEFT for a LoRA, a diffusers folder for a full model, an
+    embedding for a new word."""
     trigger_word: str | None = Field(default=None, min_length=1)
     """The word that calls what was learned; it must stand in a caption, and is written into the exported files."""
     private: bool = False
@@ -151,9 +152,8 @@ def conflicts(config: RunConfig) -> list[str]:
             f"({config.train.steps}); the learning rate would never be reached."
         )
     method = config.method
-    one_rate = method.kind == "autoencoder" or not method.text_encoder or method.text_encoder_lr_scale == 1
-    if config.optimizer.kind == "prodigy" and not one_rate:
-        problems.append("method.text_encoder_lr_scale: Prodigy finds one learning rate for all; leave it at 1.")
+    if config.optimizer.kind == "prodigy":
+        problems += [f"{key}: Prodigy finds one learning rate for all; leave it at 1." for key in _own_rates(method)]
     for export in config.export or ():
         if method.kind not in export.methods or config.model.kind not in export.models:
             problems.append(
@@ -162,8 +162,18 @@ def conflicts(config: RunConfig) -> list[str]:
     return [*problems, *_family_conflicts(config)]
 
 
+def _own_rates(method: MethodConfig) -> list[str]:
+    """Returns the keys by which a part of what trains gets a learning rate of its own."""
+    if method.kind == "pivotal":
+        scaled = ["method.token_lr_scale"] if method.token_lr_scale != 1 else []
+        return scaled + [key.replace("method.", "method.lora.") for key in _own_rates(method.lora)]
+    if method.kind == "autoencoder" or method.kind == "textual_inversion":
+        return []
+    return ["method.text_encoder_lr_scale"] if method.text_encoder and method.text_encoder_lr_scale != 1 else []
+
+
 _FITTING = {
-    "denoising": ("sd1", ("lora", "full")),
+    "denoising": ("sd1", ("lora", "full", "textual_inversion", "pivotal")),
     "reconstruction": ("sd1", ("autoencoder",)),
     "contrastive": ("clip", ("full",)),
 }
@@ -179,6 +189,11 @@ def _family_conflicts(config: RunConfig) -> list[str]:
             f"model {config.model.kind!r} with method {config.method.kind!r}."
         ]
     problems = []
+    if config.method.kind == "textual_inversion" and config.objective.caption_dropout > 0:
+        problems.append(
+            f"objective.caption_dropout: {config.objective.caption_dropout} leaves captions empty, and without its "
+            "word textual inversion learns nothing from a picture; leave it at 0."
+        )
     if config.objective.kind == "contrastive":
         if config.train.batch_size == 1:
             problems.append("train.batch_size: 1 leaves no other caption to tell a picture's own from.")

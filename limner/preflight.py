@@ -12,7 +12,9 @@ from limner.config import RunConfig, conflicts
 from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
 from limner.data.ledger import Ledger, survey
+from limner.models.placeholder import add_names, initial_ids, inside_a_word, vectors_read
 from limner.models.schedulers import check_scheduler_name
+from limner.models.tokens import TokenCounter
 from limner.training.precision import choose_device
 
 
@@ -36,16 +38,18 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     _check_places(config)
     choose_device(config.train.device)
     counter = config.model.token_counter()
+    _add_placeholder(config, counter)
     _check_samples(config, counter.size_multiple)
     ledger = _survey(config, counter.count, counter.limit, progress)
     _check_sizes(config, ledger, counter.size_multiple)
     for prompt, tokens in zip(config.samples.prompts, counter.count(config.samples.prompts), strict=True):
         if tokens > counter.limit:
             progress.warn(f"the sample prompt {prompt!r} has {tokens} tokens; {counter.limit} are read")
-    if config.method.kind == "lora" and config.model.kind == "sd1":
+    word_rows = _placeholder_rows(config, counter, ledger, progress)
+    if (config.method.kind == "lora" or config.method.kind == "pivotal") and config.model.kind == "sd1":
         config.method.check_targets(config.model.outline())
     steps, epochs = length(config, ledger)
-    rows = (*ledger.summary(), *_length_rows(config, ledger, steps, epochs))
+    rows = (*ledger.summary(), *word_rows, *_length_rows(config, ledger, steps, epochs))
     return Plan(ledger, steps, epochs, rows)
 
 
@@ -133,6 +137,46 @@ def _check_trigger_word(config: RunConfig, ledger: Ledger) -> None:
             where="trigger_word",
             fix="Put it into the captions, or leave it out.",
         )
+
+
+def _add_placeholder(config: RunConfig, counter: TokenCounter) -> None:
+    """Makes a new word known to the counter's tokenizer; raises UserError where the tokenizer cannot take it."""
+    method = config.method
+    if method.kind == "textual_inversion" or method.kind == "pivotal":
+        initial_ids(counter.tokenizer, method.initialise, method.vectors)
+        add_names(counter.tokenizer, method.token, method.vectors, where="method.token")
+
+
+def _placeholder_rows(
+    config: RunConfig, counter: TokenCounter, ledger: Ledger, progress: Progress
+) -> list[tuple[str, str]]:
+    """Returns how many captions hold the new word, for people; raises UserError where none does or one is misread."""
+    method = config.method
+    if method.kind != "textual_inversion" and method.kind != "pivotal":
+        return []
+    captions = [caption for picture in ledger.prepared for caption in picture.example.captions]
+    read = vectors_read(counter.tokenizer, captions, method.token, limit=counter.limit)
+    partly = [caption for caption, count in zip(captions, read, strict=True) if 0 < count < method.vectors]
+    if partly:
+        raise UserError(
+            f"{len(partly)} of {len(captions)} captions are read with some of the {method.vectors} vectors of "
+            f"{method.token!r} only, the first is {partly[0]!r}.",
+            where="method.token",
+            fix=f"Write the word as it is, {method.token!r}, and early enough not to be cut off.",
+        )
+    holding = sum(count == method.vectors for count in read)
+    if holding == 0:
+        raise UserError(
+            f"{method.token!r} stands in none of the {len(captions)} captions, so nothing would be learned about it.",
+            where="method.token",
+            fix="Put it into the captions (with dreambooth: dataset.token), or name the word that stands there.",
+        )
+    cut = [caption for caption in captions if inside_a_word(method.token, caption)]
+    if cut:
+        progress.warn(f"{method.token!r} stands inside a longer word of {len(cut)} captions, such as {cut[0]!r}")
+    size = "1 vector" if method.vectors == 1 else f"{method.vectors} vectors"
+    told = f"{method.token}, {size}, begins as {method.initialise!r}; {holding} of {len(captions)} captions hold it"
+    return [("new word", told)]
 
 
 def _check_sizes(config: RunConfig, ledger: Ledger, multiple: int) -> None:

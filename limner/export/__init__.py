@@ -7,13 +7,14 @@ from typing import Annotated
 from pydantic import Field
 
 from limner.export.diffusers import Diffusers
+from limner.export.embedding import Embedding
 from limner.export.peft import Peft
 from limner.export.transformers import Transformers
 
-ExportConfig = Annotated[Diffusers | Peft | Transformers, Field(discriminator="kind")]
+ExportConfig = Annotated[Diffusers | Peft | Transformers | Embedding, Field(discriminator="kind")]
 
 
-def default_exports(model: str, method: str) -> tuple[Diffusers | Peft | Transformers, ...]:
+def default_exports(model: str, method: str) -> tuple[Diffusers | Peft | Transformers | Embedding, ...]:
     """Returns every format that can hold what a method trains of a kind of model."""
-    formats: tuple[Diffusers | Peft | Transformers, ...] = (Diffusers(), Peft(), Transformers())
+    formats = (Diffusers(), Peft(), Transformers(), Embedding())
     return tuple(export for export in formats if method in export.methods and model in export.models)

@@ -17,6 +17,7 @@ _WORDS_WITHOUT_NAMES = frozenset(
 )
 """Settings whose text is Limner's vocabulary, never a name of the user's."""
 _ARCHITECTURES = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2"}
+_ARCHITECTURE_ENDINGS = {"lora": "/lora", "pivotal": "/lora", "textual_inversion": "/textual-inversion"}
 _KOHYA_BASES = {"sd1": "sd_v1", "sd2": "sd_v2"}
 _ALIGNMENT = 8
 
@@ -79,8 +80,8 @@ def architecture_metadata(family: str, method: str) -> dict[str, str]:
     """Returns what A1111's and kohya's readers ask first: which base the file is for."""
     texts = {}
     if family in _ARCHITECTURES:
-        texts["modelspec.architecture"] = _ARCHITECTURES[family] + ("/lora" if method == "lora" else "")
-    if family in _KOHYA_BASES and method == "lora":
+        texts["modelspec.architecture"] = _ARCHITECTURES[family] + _ARCHITECTURE_ENDINGS.get(method, "")
+    if family in _KOHYA_BASES and method in ("lora", "pivotal"):
         texts["ss_base_model_version"] = _KOHYA_BASES[family]
         texts["ss_v2"] = str(family == "sd2")
     return texts

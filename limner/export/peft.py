@@ -12,9 +12,19 @@ from limner.core.rundir import write_atomic, write_json
 from limner.export.metadata import architecture_metadata, safetensors_bytes
 from limner.export.result import ExportResult, compare, staged, write_record
 from limner.export.trained_lora import file_tensors, lora_settings, network_metadata, put_on, trained_layers
+from limner.export.trained_word import (
+    TrainedWord,
+    prompts_of,
+    put_word_on,
+    read_word,
+    trained_word,
+    word_metadata,
+    write_word,
+)
 from limner.methods.trainable import Trainable
 from limner.models.adapter_files import PEFT_CONFIG, PEFT_WEIGHTS, LowRank
 from limner.models.adapters import lora_layers
+from limner.models.embedding_files import LEARNED_EMBEDS
 from limner.models.probe import probe
 from limner.models.protocol import DiffusionModel
 
@@ -24,7 +34,7 @@ class Peft(Config):
 
     kind: Literal["peft"] = "peft"
 
-    methods: ClassVar[tuple[str, ...]] = ("lora",)
+    methods: ClassVar[tuple[str, ...]] = ("lora", "pivotal")
     models: ClassVar[tuple[str, ...]] = ("sd1",)
 
     def write(
@@ -43,6 +53,7 @@ class Peft(Config):
         import torch
 
         layers = trained_layers(model, trainable)
+        word = trained_word(trainable)
         metadata = {**metadata, **architecture_metadata(model.source.family, trainable.kind)}
         with staged(folder) as part_folder, torch.random.fork_rng(devices=[]):
             for part, updates in layers.items():
@@ -50,9 +61,10 @@ class Peft(Config):
                 tensors = file_tensors(updates, "base_model.model.")
                 (part_folder / part).mkdir()
                 write_json(part_folder / part / PEFT_CONFIG, config)
-                header = {**metadata, **network_metadata({part: updates})}
+                header = {**word_metadata(word, metadata), **network_metadata({part: updates})}
                 write_atomic(part_folder / part / PEFT_WEIGHTS, safetensors_bytes(tensors, header))
-            result = _check(part_folder, layers, fresh_base)
+            write_word(part_folder, word, metadata, model.source.family)
+            result = _check(part_folder, layers, word, fresh_base)
             write_record(part_folder, result, metadata)
         return ExportResult(folder, result.reader, result.max_error, result.effect)
 
@@ -80,19 +92,25 @@ def _config(
 
 
 def _check(
-    folder: Path, layers: Mapping[str, Mapping[str, LowRank]], fresh_base: Callable[[], DiffusionModel]
+    folder: Path,
+    layers: Mapping[str, Mapping[str, LowRank]],
+    word: TrainedWord | None,
+    fresh_base: Callable[[], DiffusionModel],
 ) -> ExportResult:
     import peft
     from peft import PeftModel
 
     expected = fresh_base()
     put_on(expected, layers)
-    trained = probe(expected)
+    put_word_on(expected, word)
+    trained = probe(expected, prompts=prompts_of(word))
     del expected
     fresh = fresh_base()
-    base = probe(fresh)
+    base = probe(fresh, prompts=prompts_of(word))
     for part, updates in layers.items():
         PeftModel.from_pretrained(fresh.networks[part], folder / part, local_files_only=True)
         if lora_layers(fresh.networks[part]).keys() != updates.keys():
             raise RuntimeError(f"PEFT adapted other layers of {part} than the {len(updates)} of the file")
-    return compare(folder, reader=f"PEFT {peft.__version__}", file=probe(fresh), trained=trained, base=base)
+    read_word(fresh, folder / LEARNED_EMBEDS, word)
+    answer = probe(fresh, prompts=prompts_of(word))
+    return compare(folder, reader=f"PEFT {peft.__version__}", file=answer, trained=trained, base=base)

@@ -9,5 +9,7 @@ from pydantic import Field
 from limner.methods.autoencoder import Autoencoder
 from limner.methods.full import Full
 from limner.methods.lora import Lora
+from limner.methods.pivotal import Pivotal
+from limner.methods.textual_inversion import TextualInversion
 
-MethodConfig = Annotated[Lora | Full | Autoencoder, Field(discriminator="kind")]
+MethodConfig = Annotated[Lora | Full | Autoencoder | TextualInversion | Pivotal, Field(discriminator="kind")]

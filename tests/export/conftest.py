@@ -40,7 +40,7 @@ def train(fresh_base: Callable[[], SD1Model]) -> Callable[[Lora | Full], Trained
             if "magnitude" in name:
                 parameter.data *= 1 + 0.2 * noise
             else:
-                parameter.data += (0.3 if trainable.kind == "lora" else 0.02) * noise
+                parameter.data += (0.02 if trainable.kind == "full" else 0.3) * noise
         return model, trainable
 
     return trained
