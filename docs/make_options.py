@@ -26,6 +26,8 @@ def config_classes(annotation: Any) -> list[type[Config]]:
 
 
 def type_name(annotation: Any) -> str:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return f"the keys of `kind: {annotation.model_fields['kind'].default}`"
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return type_name(inner[0])
@@ -52,6 +54,8 @@ def default(field: Any) -> str:
     value = field.default
     if value is None:
         return "unset"
+    if isinstance(value, Config):
+        return "its defaults"
     shown = {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
     if isinstance(shown, tuple):
         shown = "[" + ", ".join(str(item) for item in shown) + "]"

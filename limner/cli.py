@@ -99,6 +99,9 @@ def generate(
     adapter: Annotated[
         list[str] | None, typer.Option(help="PATH or PATH:WEIGHT of a LoRA, LoHa or LoKr; several may be given.")
     ] = None,
+    embedding: Annotated[
+        list[str] | None, typer.Option(help="PATH or WORD=PATH of a textual inversion; several may be given.")
+    ] = None,
     negative: Annotated[str, typer.Option(help="What the pictures should not show.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the first picture; -1 draws one.", min=-1)] = -1,
     steps: Annotated[int, typer.Option(help="Denoising steps.", min=1, max=1000)] = 30,
@@ -118,6 +121,7 @@ def generate(
         for path in draw(
             model=model,
             adapters=adapter or [],
+            embeddings=embedding or [],
             prompts=prompt,
             negative=negative,
             seed=seed,

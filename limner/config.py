@@ -101,7 +101,7 @@ class RunConfig(Config):
     masks: Masks | None = None
     """Train on a part of each picture, which a mask marks. Unset: on the whole."""
     method: MethodConfig
-    """What trains, and how: lora, loha, lokr, full or autoencoder."""
+    """What trains, and how: lora, loha, lokr, full, textual_inversion, pivotal or autoencoder."""
     objective: ObjectiveConfig = Denoising()
     """What is minimised."""
     optimizer: OptimizerConfig = AdamW()
@@ -117,8 +117,8 @@ class RunConfig(Config):
     cache: Cache = Cache()
     """What is kept between runs."""
     export: tuple[ExportConfig, ...] | None = None
-    """The files to write at the end. Unset: diffusers and PEFT for a LoRA, PEFT and LyCORIS for
-    LoHa and LoKr, a diffusers folder for a full model."""
+    """The files to write at the end. Unset: diffusers and PEFT for a LoRA, PEFT and LyCORIS for LoHa and LoKr, a diffusers
+    folder for a full model, an embedding for a new word."""
     trigger_word: str | None = Field(default=None, min_length=1)
     """The word that calls what was learned; it must stand in a caption as it is read (captions.add_trigger_word puts it
     there), and is written into the exported files."""
@@ -165,9 +165,8 @@ def conflicts(config: RunConfig) -> list[str]:
             f"({config.train.steps}); the learning rate would never be reached."
         )
     method = config.method
-    one_rate = method.kind == "autoencoder" or not method.text_encoder or method.text_encoder_lr_scale == 1
-    if config.optimizer.kind == "prodigy" and not one_rate:
-        problems.append("method.text_encoder_lr_scale: Prodigy finds one learning rate for all; leave it at 1.")
+    if config.optimizer.kind == "prodigy":
+        problems += [f"{key}: Prodigy finds one learning rate for all; leave it at 1." for key in _own_rates(method)]
     for export in config.export or ():
         if method.kind not in export.methods or config.model.kind not in export.models:
             problems.append(
@@ -177,8 +176,18 @@ def conflicts(config: RunConfig) -> list[str]:
     return [*problems, *_family_conflicts(config), *_class_conflicts(config), *_mask_conflicts(config)]
 
 
+def _own_rates(method: MethodConfig) -> list[str]:
+    """Returns the keys by which a part of what trains gets a learning rate of its own."""
+    if method.kind == "pivotal":
+        scaled = ["method.token_lr_scale"] if method.token_lr_scale != 1 else []
+        return scaled + [key.replace("method.", "method.lora.") for key in _own_rates(method.lora)]
+    if method.kind == "autoencoder" or method.kind == "textual_inversion":
+        return []
+    return ["method.text_encoder_lr_scale"] if method.text_encoder and method.text_encoder_lr_scale != 1 else []
+
+
 _FITTING = {
-    "denoising": ("sd1", ("lora", "loha", "lokr", "full")),
+    "denoising": ("sd1", ("lora", "loha", "lokr", "full", "textual_inversion", "pivotal")),
     "reconstruction": ("sd1", ("autoencoder",)),
     "contrastive": ("clip", ("full",)),
 }
@@ -196,6 +205,11 @@ def _family_conflicts(config: RunConfig) -> list[str]:
     problems = []
     if config.objective.kind == "reconstruction" and config.captions != Captions():
         problems.append("captions: an autoencoder reads none, so these options would do nothing. Leave them out.")
+    if config.method.kind == "textual_inversion" and config.objective.caption_dropout > 0:
+        problems.append(
+            f"objective.caption_dropout: {config.objective.caption_dropout} leaves captions empty, and without its "
+            "word textual inversion learns nothing from a picture; leave it at 0."
+        )
     if config.objective.kind == "contrastive":
         if config.train.batch_size == 1:
             problems.append("train.batch_size: 1 leaves no other caption to tell a picture's own from.")
@@ -215,6 +229,8 @@ def _class_conflicts(config: RunConfig) -> list[str]:
         return [f"dataset.class_pictures: model {config.model.kind!r} does not draw; leave it out."]
     if config.objective.kind != "denoising" or config.objective.preservation is None:
         return []
+    if config.method.kind == "textual_inversion":
+        return ["objective.preservation: textual inversion moves no word but its own; leave it out."]
     prompt = config.objective.preservation.prompt
     words = [("trigger_word", config.trigger_word), *(("dataset.token", dataset.token) for dataset in sets)]
     return [

@@ -20,6 +20,7 @@ def draw(
     prompts: Sequence[str],
     out: Path,
     adapters: Sequence[str] = (),
+    embeddings: Sequence[str] = (),
     negative: str = "",
     seed: int = -1,
     steps: int = 30,
@@ -33,8 +34,9 @@ def draw(
 ) -> Iterator[Path]:
     """Draws ``count`` pictures of each prompt and yields the path of each as soon as it is written.
 
-    ``adapters`` are ``PATH`` or ``PATH:WEIGHT``, ``size`` is ``WIDTHxHEIGHT``. Raises UserError for what
-    cannot be drawn.
+    ``adapters`` are ``PATH`` or ``PATH:WEIGHT``, ``embeddings`` are ``PATH`` or ``WORD=PATH``, ``size`` is
+    ``WIDTHxHEIGHT``. The embedding of a LoRA that was trained together with one is found beside it. Raises UserError
+    for what cannot be drawn.
     """
     progress = progress or Silent()
     wanted = parse_size(size)
@@ -46,6 +48,7 @@ def draw(
     from limner.evaluation.generate import GenerateRequest, generate
     from limner.evaluation.picture import save_numbered
     from limner.models.adapters import load_adapters, parse_adapter
+    from limner.models.embedding_files import companions, load_embeddings, parse_embedding
     from limner.models.sd1 import SD1
     from limner.training.precision import choose_device, choose_precision
 
@@ -56,6 +59,11 @@ def draw(
     loaded = validate(SD1, {"path": model}, where="--model").load()
     loaded.to(chosen.device, chosen.dtype)
     on_model = load_adapters(loaded.networks, [parse_adapter(text) for text in adapters])
+    given = [parse_embedding(text) for text in embeddings]
+    found, sentences = companions(on_model, given)
+    for sentence in sentences:
+        progress.warn(sentence)
+    words = load_embeddings(loaded.tokenizer, loaded.text_encoder, [*given, *found])
     request = GenerateRequest(
         prompts=tuple(prompts),
         negative=negative,
@@ -68,7 +76,7 @@ def draw(
     )
     total = len(prompts) * count
     told: set[str] = set()
-    for number, picture in enumerate(generate(loaded, request, adapters=on_model), start=1):
+    for number, picture in enumerate(generate(loaded, request, adapters=on_model, embeddings=words), start=1):
         for warning in picture.warnings:
             if warning not in told:
                 progress.warn(warning)

@@ -12,6 +12,7 @@ from limner.core.config import read_recipe, validate
 from limner.core.errors import ConfigError, UserError
 from limner.core.rundir import RunDir, read_metrics
 from limner.models.adapter_files import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS
+from limner.models.embedding_files import LEARNED_EMBEDS
 from limner.models.safety import CONVERT, MAX_JSON_BYTES, PICKLE_SUFFIXES, parse_json, read_safetensors_header
 from limner.models.weights import BUILTIN, builtin_folder
 from limner.models.weights_facts import Facts, origin_facts, part_of, readable, size_facts, weights_facts
@@ -137,6 +138,7 @@ def _recipe_facts(values: dict[str, Any]) -> Facts:
         "method": ("method", "kind"),
         "rank": ("method", "rank"),
         "alpha": ("method", "alpha"),
+        "new word": ("method", "token"),
         "learning rate": ("optimizer", "lr"),
         "steps": ("train", "steps"),
         "trigger word": ("trigger_word",),
@@ -172,6 +174,7 @@ def _inspect_folder(path: Path) -> Inspection:
         (f"unet/{PEFT_CONFIG}", _inspect_peft_folders),
         (f"text_encoder/{PEFT_CONFIG}", _inspect_peft_folders),
         (WEIGHTS, lambda folder: _inspect_file(folder / WEIGHTS)),
+        (LEARNED_EMBEDS, lambda folder: _inspect_file(folder / LEARNED_EMBEDS)),
         ("state.json", _inspect_checkpoint),
         ("status.json", _inspect_run),
         ("config.json", _inspect_network),

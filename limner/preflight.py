@@ -16,7 +16,9 @@ from limner.data.ledger import Ledger, survey
 from limner.data.masks import with_masks
 from limner.data.several import folders, source_rows
 from limner.data.split import hold_out
+from limner.models.placeholder import add_names, initial_ids, inside_a_word, vectors_read
 from limner.models.schedulers import check_scheduler_name
+from limner.models.tokens import TokenCounter
 from limner.subject import check_subject
 from limner.training.precision import choose_device
 
@@ -41,6 +43,7 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     _check_places(config)
     choose_device(config.train.device)
     counter = config.model.token_counter()
+    _add_placeholder(config, counter)
     _check_samples(config, counter.size_multiple)
     ledger = _survey(config, counter.count, counter.limit, progress)
     _check_sizes(config, ledger, counter.size_multiple)
@@ -48,14 +51,16 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
     for prompt, tokens in zip(config.samples.prompts, counter.count(config.samples.prompts), strict=True):
         if tokens > counter.limit:
             progress.warn(f"the sample prompt {prompt!r} has {tokens} tokens; {counter.limit} are read")
-    if config.method.kind in ("lora", "loha", "lokr") and config.model.kind == "sd1":
+    tools = CaptionTools(config.captions, config.trigger_word)
+    word_rows = _placeholder_rows(config, counter, ledger, tools, progress)
+    if config.method.kind in ("lora", "loha", "lokr", "pivotal") and config.model.kind == "sd1":
         config.method.check_targets(config.model.outline())
     steps, epochs = length(config, ledger)
-    tools = CaptionTools(config.captions, config.trigger_word)
     rows = (
         *ledger.summary(),
         *source_rows(config.dataset, ledger),
         *caption_rows(tools, ledger.prepared, seed=config.seed),
+        *word_rows,
         *_length_rows(config, ledger, steps, epochs),
     )
     if config.validation is not None:
@@ -159,6 +164,46 @@ def _check_trigger_word(config: RunConfig, ledger: Ledger) -> None:
             where="trigger_word",
             fix="Put it into the captions, set captions.add_trigger_word: true, or leave it out.",
         )
+
+
+def _add_placeholder(config: RunConfig, counter: TokenCounter) -> None:
+    """Makes a new word known to the counter's tokenizer; raises UserError where the tokenizer cannot take it."""
+    method = config.method
+    if method.kind == "textual_inversion" or method.kind == "pivotal":
+        initial_ids(counter.tokenizer, method.initialise, method.vectors)
+        add_names(counter.tokenizer, method.token, method.vectors, where="method.token")
+
+
+def _placeholder_rows(
+    config: RunConfig, counter: TokenCounter, ledger: Ledger, tools: CaptionTools, progress: Progress
+) -> list[tuple[str, str]]:
+    """Returns how many captions hold the new word, for people; raises UserError where none does or one is misread."""
+    method = config.method
+    if method.kind != "textual_inversion" and method.kind != "pivotal":
+        return []
+    captions = [caption for picture in ledger.prepared for caption in tools.longest(picture.example)]
+    read = vectors_read(counter.tokenizer, captions, method.token, limit=counter.limit)
+    partly = [caption for caption, count in zip(captions, read, strict=True) if 0 < count < method.vectors]
+    if partly:
+        raise UserError(
+            f"{len(partly)} of {len(captions)} captions are read with some of the {method.vectors} vectors of "
+            f"{method.token!r} only, the first is {partly[0]!r}.",
+            where="method.token",
+            fix=f"Write the word as it is, {method.token!r}, and early enough not to be cut off.",
+        )
+    holding = sum(count == method.vectors for count in read)
+    if holding == 0:
+        raise UserError(
+            f"{method.token!r} stands in none of the {len(captions)} captions, so nothing would be learned about it.",
+            where="method.token",
+            fix="Put it into the captions (with dreambooth: dataset.token), or name the word that stands there.",
+        )
+    cut = [caption for caption in captions if inside_a_word(method.token, caption)]
+    if cut:
+        progress.warn(f"{method.token!r} stands inside a longer word of {len(cut)} captions, such as {cut[0]!r}")
+    size = "1 vector" if method.vectors == 1 else f"{method.vectors} vectors"
+    told = f"{method.token}, {size}, begins as {method.initialise!r}; {holding} of {len(captions)} captions hold it"
+    return [("new word", told)]
 
 
 def _check_sizes(config: RunConfig, ledger: Ledger, multiple: int) -> None:

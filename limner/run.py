@@ -181,7 +181,7 @@ def _prepare(config: RunConfig, rundir: RunDir, progress: Progress) -> _Session:
         state=state,
         feed=feed,
         identity=identity,
-        base_prediction=_probe(config, model, precision),
+        base_prediction=_probe(config, model, trainable, precision),
         environment=describe_environment(precision),
         as_base=as_base,
         watch=_watch(config, rundir, ledger, feed, steps),
@@ -208,13 +208,14 @@ def _keep_base(config: RunConfig, model: Trained, trainable: Trainable, progress
 
 
 def _new_state(config: RunConfig, trainable: Trainable, precision: Precision) -> TrainState:
+    from limner.methods.trainable import PLACEHOLDER
     from limner.training.ema import Ema
     from limner.training.loop import TrainState
 
-    lrs = tuple(config.optimizer.lr * trainable.lr_scales.get(part, 1.0) for part in trainable.parts)
+    lrs = tuple(config.optimizer.lr * trainable.lr_scales.get(name, 1.0) for name in trainable.groups)
     groups = [
-        {"params": [p for name, p in trainable.params.items() if name.startswith(f"{part}.")], "lr": lr}
-        for part, lr in zip(trainable.parts, lrs, strict=True)
+        {"params": params, "lr": lr, **({"weight_decay": 0.0} if name == PLACEHOLDER else {})}  # no pull towards 0
+        for (name, params), lr in zip(trainable.groups.items(), lrs, strict=True)
     ]
     return TrainState(
         params=trainable.params,
@@ -280,7 +281,9 @@ def _train(
 
     state, steps = session.state, session.steps
     patience = 1 + config.schedule.warmup_steps + config.optimizer.slow_start
-    proof = LearningProof(session.trainable.params, session.model.networks, session.trainable.waits, patience)
+    word = session.trainable.placeholder
+    seldom = frozenset(word.vectors if word is not None else ())
+    proof = LearningProof(session.trainable.params, session.model.networks, session.trainable.waits, patience, seldom)
     scaler = state.scaler
     backward = config.objective.backward(
         _fitting(session.model),
@@ -360,20 +363,23 @@ def _draw_samples(config: RunConfig, rundir: RunDir, session: _Session, progress
         )
 
 
-def _probe(config: RunConfig, model: Trained, precision: Precision) -> Tensor:
+def _probe(config: RunConfig, model: Trained, trainable: Trainable, precision: Precision) -> Tensor:
     """Returns the answer to a fixed question, of the part that trains."""
-    from limner.models.probe import probe, probe_autoencoder, probe_dual_encoder
+    from limner.models.probe import probe, probe_autoencoder, probe_dual_encoder, prompts_about
 
     fitting = _fitting(model)
     with precision.autocast():
         if config.objective.kind == "reconstruction":
             return probe_autoencoder(fitting.vae, side=2 * model.size_multiple)
+        if trainable.placeholder is not None:
+            return probe(fitting, prompts=prompts_about(trainable.placeholder.token))
         return probe(fitting) if config.objective.kind == "denoising" else probe_dual_encoder(fitting)
 
 
 def _prove_change(config: RunConfig, session: _Session) -> float:
     """Returns how far the prediction moved from the base model's; raises if it did not move at all."""
-    change = float((_probe(config, session.model, session.precision) - session.base_prediction).abs().max())
+    answer = _probe(config, session.model, session.trainable, session.precision)
+    change = float((answer - session.base_prediction).abs().max())
     if not math.isfinite(change):
         raise NonFiniteError("the trained model's prediction is not finite: training has ruined it.", fix=REMEDY)
     if change == 0:
@@ -443,7 +449,8 @@ def _identity(config: RunConfig, ledger: Ledger, model: Trained, steps: int, pre
 
 def _split(config: RunConfig) -> dict[str, Any]:
     """Returns the micro-batch size where it changes more than rounding: networks draw dropout per micro-batch."""
-    if config.method.kind == "lora" and config.method.dropout > 0:
+    lora = config.method.lora if config.method.kind == "pivotal" else config.method
+    if lora.kind == "lora" and lora.dropout > 0:
         return {"config.train.micro_batch_size": config.train.micro_batch_size or config.train.batch_size}
     return {}
 

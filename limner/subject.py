@@ -29,7 +29,8 @@ def check_subject(config: RunConfig, ledger: Ledger, counter: TokenCounter, prog
     _tell_of_preservation(config, counter, progress)
     for prefix, dataset in subjects(config.dataset):
         rows = [row for row in ledger.rows if row.used and row.id.startswith(prefix)]
-        _tell_of_token(dataset, counter.look_up(dataset.token), progress)
+        if dataset.token != _new_word(config):
+            _tell_of_token(dataset, counter.look_up(dataset.token), progress)
         _tell_of_count(rows, progress)
         _tell_of_cut(rows, progress)
         _refuse_empty_class(rows)
@@ -51,6 +52,11 @@ def _tell_of_preservation(config: RunConfig, counter: TokenCounter, progress: Pr
                 f"objective.preservation.prompt {prompt!r} lacks the class noun {dataset.class_noun!r}: that class is "
                 "not kept as it is"
             )
+
+
+def _new_word(config: RunConfig) -> str | None:
+    method = config.method
+    return method.token if method.kind == "textual_inversion" or method.kind == "pivotal" else None
 
 
 def _tell_of_token(dataset: DreamBooth, word: Word, progress: Progress) -> None:

@@ -135,6 +135,19 @@ def test_a_single_file_is_recognised_by_its_keys(tmp_path: Path, kind: str, shap
     assert found.facts["tensors"] == len(shapes)
 
 
+@pytest.mark.parametrize(
+    ("name", "layout", "word"), [("<cat>", "diffusers", "<cat>"), ("emb_params", "A1111", "my-cat")]
+)
+def test_an_embedding_tells_its_word_and_its_base(tmp_path: Path, name: str, layout: str, word: str) -> None:
+    facts = inspect_path(weights(tmp_path / "My-Cat.safetensors", {name: (2, 768)})).facts
+    assert (facts["layout"], facts["word"]) == (layout, word)
+    assert facts["base"].startswith("Stable Diffusion 1.x")
+    folder = tmp_path / "export"
+    folder.mkdir()
+    weights(folder / "learned_embeds.safetensors", {name: (2, 768)})
+    assert inspect_path(folder).kind == "a textual-inversion embedding"
+
+
 def test_an_embedding_tells_its_vectors(tmp_path: Path) -> None:
     found = inspect_path(weights(tmp_path / "x.safetensors", {"<cat>": (3, 768), "b": (768,)}))
     assert found.facts["vectors"] == {"<cat>": "3 of width 768", "b": "1 of width 768"}

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from limner.core.errors import UserError
 from limner.core.naming import public_name
-from limner.evaluation.picture import Picture, PictureSettings, UsedAdapter
+from limner.evaluation.picture import Picture, PictureSettings, UsedAdapter, UsedEmbedding
 from limner.models.evaluating import evaluating, in_float32
+from limner.models.placeholder import vectors_read
 from limner.models.protocol import DiffusionModel
 from limner.models.schedulers import A1111_NAMES, SCHEDULERS
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from limner.models.adapters import LoadedAdapter
+    from limner.models.embedding_files import LoadedEmbedding
 
 _LARGEST_SEED = 2**63 - 1
 _RANDOM_SEEDS = 2**32
@@ -59,26 +61,32 @@ def generate(
     request: GenerateRequest,
     *,
     adapters: Sequence[LoadedAdapter] = (),
+    embeddings: Sequence[LoadedEmbedding] = (),
     batch_size: int = 1,
 ) -> Iterator[Picture]:
     """Draws the pictures of a request, prompt by prompt, ``batch_size`` at a time.
 
     Each picture's noise comes from a generator of its own on the CPU: picture k is the same whatever the batch, the
     count and the device. Adapters, modes, gradients and random streams of the model are left as they are; ``adapters``
-    are those that :func:`limner.models.adapters.load_adapters` put on it, for the pictures' recipes. What is wrong with
-    the request is raised at once; black or not finite pictures are an error, never returned.
+    are those that :func:`limner.models.adapters.load_adapters` put on it, for the pictures' recipes, ``embeddings``
+    those of :func:`limner.models.embedding_files.load_embeddings`: a prompt without their words is told. What is wrong
+    with the request is raised at once; black or not finite pictures are an error, never returned.
     """
     _check(request)
     width, height = _size(model, request.size)
     pipeline = model.pipeline(request.scheduler)
     pipeline.set_progress_bar_config(disable=True)
     first = secrets.randbelow(_RANDOM_SEEDS) if request.seed in (None, -1) else int(request.seed or 0)
+    unread = _unread(model, request, pipeline.tokenizer, embeddings)
     jobs = [
-        _Job(prompt, first + number + (place * request.count if request.spread else 0), warnings)
-        for place, (prompt, warnings) in enumerate(zip(request.prompts, _too_long(model, request), strict=True))
+        _Job(prompt, first + number + (place * request.count if request.spread else 0), (*long, *words))
+        for place, (prompt, long, words) in enumerate(
+            zip(request.prompts, _too_long(model, request), unread, strict=True)
+        )
         for number in range(request.count)
     ]
     used = tuple(UsedAdapter(a.name, a.weight, a.tensors_hash[:_A1111_HASH_DIGITS]) for a in adapters)
+    words = tuple(UsedEmbedding(one.token, one.file_hash[:_A1111_HASH_DIGITS]) for one in embeddings)
 
     def draw() -> Iterator[Picture]:
         for start in range(0, len(jobs), batch_size):
@@ -96,6 +104,7 @@ def generate(
                     height=height,
                     model=public_name(model.source.name),
                     adapters=used,
+                    embeddings=words,
                 )
                 yield Picture(image, settings, job.warnings)
 
@@ -140,6 +149,25 @@ def _too_long(model: DiffusionModel, request: GenerateRequest) -> list[tuple[str
 
     negative = (sentence("negative prompt", counts[-1]),) if counts[-1] > limit else ()
     return [((sentence("prompt", count),) if count > limit else ()) + negative for count in counts[:-1]]
+
+
+def _unread(
+    model: DiffusionModel, request: GenerateRequest, tokenizer: Any, embeddings: Sequence[LoadedEmbedding]
+) -> list[tuple[str, ...]]:
+    """Returns for each prompt what has to be said about embeddings that it does not call, or calls in part."""
+    told: list[list[str]] = [[] for _ in request.prompts]
+    for one in embeddings:
+        prompts = [*request.prompts, request.negative]
+        *counts, negative = vectors_read(tokenizer, prompts, one.token, limit=model.token_limit)
+        for place, count in enumerate(counts):
+            read = max(count, negative)
+            if read == 0:
+                told[place].append(f"The prompt does not hold {one.token!r}, so its embedding has no effect.")
+            elif read < one.vectors:
+                told[place].append(
+                    f"The prompt is read with {read} of the {one.vectors} vectors of {one.token!r}: write it so, early."
+                )
+    return [tuple(sentences) for sentences in told]
 
 
 def _sampler_name(scheduler: str, pipeline: Any) -> str:

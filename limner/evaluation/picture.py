@@ -37,6 +37,15 @@ class UsedAdapter:
 
 
 @dataclass(frozen=True)
+class UsedEmbedding:
+    """A textual-inversion file that was loaded."""
+
+    token: str
+    hash: str
+    """The first 12 digits of the SHA-256 of the file, as A1111 counts it."""
+
+
+@dataclass(frozen=True)
 class PictureSettings:
     """Everything that makes the same picture again."""
 
@@ -53,6 +62,7 @@ class PictureSettings:
     height: int
     model: str
     adapters: tuple[UsedAdapter, ...] = ()
+    embeddings: tuple[UsedEmbedding, ...] = ()
     version: str = limner.__version__
 
 
@@ -127,6 +137,8 @@ def a1111_text(settings: PictureSettings) -> str:
     }
     if settings.adapters:
         values["Lora hashes"] = ", ".join(f"{used.name}: {used.hash}" for used in settings.adapters)
+    if settings.embeddings:
+        values["TI hashes"] = ", ".join(f"{used.token}: {used.hash}" for used in settings.embeddings)
     values["Version"] = f"Limner {settings.version}"
     negative = f"\n{_NEGATIVE} {settings.negative}" if settings.negative else ""
     line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in values.items())
@@ -194,6 +206,10 @@ def _own_settings(text: str, path: Path) -> PictureSettings:
             adapters=tuple(
                 UsedAdapter(_text(used["name"]), _number(used["weight"]), _text(used["hash"]))
                 for used in values["adapters"]
+            ),
+            embeddings=tuple(
+                UsedEmbedding(_text(used["token"]), _text(used["hash"]))
+                for used in values.get("embeddings", ())  # older pictures have none
             ),
             version=_text(values["version"]),
         )

@@ -7,19 +7,17 @@ from typing import Annotated
 from pydantic import Field
 
 from limner.export.diffusers import Diffusers
+from limner.export.embedding import Embedding
 from limner.export.lycoris import Lycoris
 from limner.export.peft import Peft
 from limner.export.transformers import Transformers
 
-ExportConfig = Annotated[Diffusers | Peft | Lycoris | Transformers, Field(discriminator="kind")]
+Export = Diffusers | Peft | Lycoris | Transformers | Embedding
+
+ExportConfig = Annotated[Export, Field(discriminator="kind")]
 
 
-def default_exports(model: str, method: str) -> tuple[Diffusers | Peft | Lycoris | Transformers, ...]:
+def default_exports(model: str, method: str) -> tuple[Export, ...]:
     """Returns every format that can hold what a method trains of a kind of model."""
-    formats: tuple[Diffusers | Peft | Lycoris | Transformers, ...] = (
-        Diffusers(),
-        Peft(),
-        Lycoris(),
-        Transformers(),
-    )
+    formats: tuple[Export, ...] = (Diffusers(), Peft(), Lycoris(), Transformers(), Embedding())
     return tuple(export for export in formats if method in export.methods and model in export.models)

@@ -19,10 +19,12 @@ from limner.export.trained_lora import (
     put_on,
     trained_layers,
 )
+from limner.export.trained_word import prompts_of, put_word_on, read_word, trained_word, word_metadata, write_word
 from limner.methods.adapters import ADAPTER_NAME
 from limner.methods.trainable import Trainable
 from limner.models.adapter_files import METADATA_KEY, WEIGHTS, LowRank
 from limner.models.adapters import lora_layers
+from limner.models.embedding_files import LEARNED_EMBEDS
 from limner.models.evaluating import evaluating
 from limner.models.probe import probe, probe_autoencoder
 from limner.models.protocol import DiffusionModel
@@ -36,13 +38,15 @@ _CHECK_STEPS = 2
 
 
 class Diffusers(Config):
-    """The layout of diffusers: pytorch_lora_weights.safetensors for a LoRA, a pipeline folder for a full model."""
+    """The layout of diffusers: pytorch_lora_weights.safetensors for a LoRA, a pipeline folder for a full model.
+
+    With a LoRA of pivotal tuning lies learned_embeds.safetensors, float32: it is of no use without its word."""
 
     kind: Literal["diffusers"] = "diffusers"
     dtype: Literal["float32", "float16"] = "float32"
     """Number format of the weights in the file; float16 halves the size and rounds each weight to about 3 digits."""
 
-    methods: ClassVar[tuple[str, ...]] = ("lora", "full", "autoencoder")
+    methods: ClassVar[tuple[str, ...]] = ("lora", "full", "autoencoder", "pivotal")
     models: ClassVar[tuple[str, ...]] = ("sd1",)
 
     def write(
@@ -64,7 +68,7 @@ class Diffusers(Config):
         dtype = {"float32": torch.float32, "float16": torch.float16}[self.dtype]
         metadata = {**metadata, **architecture_metadata(model.source.family, trainable.kind)}
         with staged(folder) as part, torch.random.fork_rng(devices=[]):
-            if trainable.kind == "lora":
+            if trainable.kind in ("lora", "pivotal"):
                 result = _write_lora(model, trainable, part, metadata, dtype, fresh_base)
             else:
                 result = _write_pipeline(model, trainable, part, dtype, fresh_base)
@@ -90,21 +94,26 @@ def _write_lora(
     for part, updates in layers.items():
         tensors |= {name: tensor.to(dtype) for name, tensor in _named(part, updates).items()}
         settings |= {f"{part}.{key}": value for key, value in lora_settings(model, part).items()}
-    header = {**metadata, **network_metadata(layers), METADATA_KEY: _json(settings)}
+    word = trained_word(trainable)
+    write_word(folder, word, metadata, model.source.family)
+    header = {**word_metadata(word, metadata), **network_metadata(layers), METADATA_KEY: _json(settings)}
     write_atomic(folder / WEIGHTS, safetensors_bytes(tensors, header))
 
     expected = fresh_base()
     put_on(expected, layers)
-    trained = probe(expected)
+    put_word_on(expected, word)
+    trained = probe(expected, prompts=prompts_of(word))
     del expected
     fresh = fresh_base()
-    base = probe(fresh)
+    base = probe(fresh, prompts=prompts_of(word))
     fresh.pipeline().load_lora_weights(folder, weight_name=WEIGHTS, adapter_name=ADAPTER_NAME)
     for part, updates in layers.items():
         placed = set(lora_layers(fresh.networks[part]))
         if placed != set(updates):
             raise RuntimeError(f"diffusers adapted {len(placed)} layers of {part}, the file has {len(updates)}")
-    return compare(folder / WEIGHTS, reader=reader_name(), file=probe(fresh), trained=trained, base=base)
+    read_word(fresh, folder / LEARNED_EMBEDS, word)
+    answer = probe(fresh, prompts=prompts_of(word))
+    return compare(folder / WEIGHTS, reader=reader_name(), file=answer, trained=trained, base=base)
 
 
 def _named(part: str, updates: Mapping[str, LowRank]) -> dict[str, Tensor]:

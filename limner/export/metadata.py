@@ -76,11 +76,17 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list | tuple) and any(_is_text(item) for item in value))
 
 
+def _architecture_ending(method: str) -> str:
+    if method in ADAPTERS:
+        return "/lora"
+    return "/textual-inversion" if method == "textual_inversion" else ""
+
+
 def architecture_metadata(family: str, method: str) -> dict[str, str]:
     """Returns what A1111's and kohya's readers ask first: which base the file is for."""
     texts = {}
     if family in _ARCHITECTURES:
-        texts["modelspec.architecture"] = _ARCHITECTURES[family] + ("/lora" if method in ADAPTERS else "")
+        texts["modelspec.architecture"] = _ARCHITECTURES[family] + _architecture_ending(method)
     if family in _KOHYA_BASES and method in ADAPTERS:
         texts["ss_base_model_version"] = _KOHYA_BASES[family]
         texts["ss_v2"] = str(family == "sd2")

@@ -14,8 +14,18 @@ from limner.export.metadata import architecture_metadata, safetensors_bytes
 from limner.export.result import ExportResult, compare, staged, write_record
 from limner.export.trained_lora import file_tensors, lora_settings, network_metadata, put_on, trained_layers
 from limner.export.trained_lycoris import kohya_metadata, lycoris_settings, peft_tensors, trained_lycoris
+from limner.export.trained_word import (
+    TrainedWord,
+    prompts_of,
+    put_word_on,
+    read_word,
+    trained_word,
+    word_metadata,
+    write_word,
+)
 from limner.methods.trainable import ADAPTERS, Trainable
 from limner.models.adapter_files import PEFT_CONFIG, PEFT_WEIGHTS, Update
+from limner.models.embedding_files import LEARNED_EMBEDS
 from limner.models.lycoris import adapted_layers
 from limner.models.probe import probe
 from limner.models.protocol import DiffusionModel
@@ -47,16 +57,18 @@ class Peft(Config):
         """
         import torch
 
-        found = _trained(model, trainable)
+        found, word = _trained(model, trainable), trained_word(trainable)
         metadata = {**metadata, **architecture_metadata(model.source.family, trainable.kind)}
         with staged(folder) as part_folder, torch.random.fork_rng(devices=[]):
             for part, one in found.items():
                 (part_folder / part).mkdir()
-                config = _config(one, part, trainable.kind, metadata.get("limner.base_model"))
+                kind = "lora" if trainable.kind == "pivotal" else trainable.kind
+                config = _config(one, part, kind, metadata.get("limner.base_model"))
                 write_json(part_folder / part / PEFT_CONFIG, config)
-                data = safetensors_bytes(one.tensors, {**metadata, **one.texts})
+                data = safetensors_bytes(one.tensors, {**word_metadata(word, metadata), **one.texts})
                 write_atomic(part_folder / part / PEFT_WEIGHTS, data)
-            result = _check(part_folder, {part: one.updates for part, one in found.items()}, fresh_base)
+            write_word(part_folder, word, metadata, model.source.family)
+            result = _check(part_folder, {part: one.updates for part, one in found.items()}, word, fresh_base)
             write_record(part_folder, result, metadata)
         return ExportResult(folder, result.reader, result.max_error, result.effect)
 
@@ -75,7 +87,7 @@ class _Trained:
 def _trained(model: DiffusionModel, trainable: Trainable) -> dict[str, _Trained]:
     prefix = "base_model.model."
     found: dict[str, _Trained] = {}
-    if trainable.kind == "lora":
+    if trainable.kind in ("lora", "pivotal"):
         for part, updates in trained_layers(model, trainable).items():
             settings, texts = lora_settings(model, part), network_metadata({part: updates})
             found[part] = _Trained(updates, settings, file_tensors(updates, prefix), texts)
@@ -108,19 +120,25 @@ def _config(trained: _Trained, part: str, kind: str, base_model: str | None) -> 
 
 
 def _check(
-    folder: Path, layers: Mapping[str, Mapping[str, Update]], fresh_base: Callable[[], DiffusionModel]
+    folder: Path,
+    layers: Mapping[str, Mapping[str, Update]],
+    word: TrainedWord | None,
+    fresh_base: Callable[[], DiffusionModel],
 ) -> ExportResult:
     import peft
     from peft import PeftModel
 
     expected = fresh_base()
     put_on(expected, layers)
-    trained = probe(expected)
+    put_word_on(expected, word)
+    trained = probe(expected, prompts=prompts_of(word))
     del expected
     fresh = fresh_base()
-    base = probe(fresh)
+    base = probe(fresh, prompts=prompts_of(word))
     for part, updates in layers.items():
         PeftModel.from_pretrained(fresh.networks[part], folder / part, local_files_only=True)
         if adapted_layers(fresh.networks[part]) != updates.keys():
             raise RuntimeError(f"PEFT adapted other layers of {part} than the {len(updates)} of the file")
-    return compare(folder, reader=f"PEFT {peft.__version__}", file=probe(fresh), trained=trained, base=base)
+    read_word(fresh, folder / LEARNED_EMBEDS, word)
+    answer = probe(fresh, prompts=prompts_of(word))
+    return compare(folder, reader=f"PEFT {peft.__version__}", file=answer, trained=trained, base=base)

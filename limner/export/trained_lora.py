@@ -23,10 +23,11 @@ _NEVER = ("peft_version", "inference_mode", "auto_mapping", "base_model_name_or_
 def trained_layers(model: DiffusionModel, trainable: Trainable) -> dict[str, dict[str, LowRank]]:
     """Returns the trained updates by network and layer, float32 on the CPU.
 
-    Raises RuntimeError where something trains that is not LoRA's or DoRA's: a file of updates could not hold it.
+    The vectors of a new word are left out; they have a file of their own. Raises RuntimeError where anything else
+    trains that is not LoRA's or DoRA's: no file would hold it.
     """
     found: dict[str, dict[str, LowRank]] = {}
-    accounted: set[str] = set()
+    accounted = set(trainable.placeholder.vectors if trainable.placeholder is not None else ())
     for part in trainable.parts:
         for path, layer in lora_layers(model.networks[part]).items():
             prefix = f"{part}.{path}.lora_"

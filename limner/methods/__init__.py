@@ -11,5 +11,9 @@ from limner.methods.full import Full
 from limner.methods.loha import Loha
 from limner.methods.lokr import Lokr
 from limner.methods.lora import Lora
+from limner.methods.pivotal import Pivotal
+from limner.methods.textual_inversion import TextualInversion
 
-MethodConfig = Annotated[Lora | Loha | Lokr | Full | Autoencoder, Field(discriminator="kind")]
+MethodConfig = Annotated[
+    Lora | Loha | Lokr | Full | TextualInversion | Pivotal | Autoencoder, Field(discriminator="kind")
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 PROMPTS = ("a photo of a dog in the snow", "an oil painting of two red houses, 1890")
 
 
-def probe(model: DiffusionModel, *, seed: int = 0) -> Tensor:
-    """Returns the denoiser's answers to two noisy latents with two prompts, float32 on the CPU, [2, C, h, w].
+def prompts_about(token: str) -> tuple[str, str]:
+    """Returns the prompts with which a model is asked about a new word."""
+    return (f"a photo of {token} in the snow", f"an oil painting of {token} and two red houses, 1890")
+
+
+def probe(model: DiffusionModel, *, prompts: Sequence[str] = PROMPTS, seed: int = 0) -> Tensor:
+    """Returns the denoiser's answers to two noisy latents with two ``prompts``, float32 on the CPU, [2, C, h, w].
 
     Everything that makes a picture except the sampler takes part: the tokenizer, the text encoders, the denoiser and,
     for the latents, the image encoder. Modes, gradients and the global random stream are left as they were.
@@ -35,7 +41,7 @@ def probe(model: DiffusionModel, *, seed: int = 0) -> Tensor:
         eps = torch.cat([torch.randn(shape, generator=stream) for stream in streams]).to(device)
         x_0 = model.sample_latents(moments, eps)
         t = torch.tensor([model.process.timesteps // 5, 4 * model.process.timesteps // 5], device=device)
-        answer = model.predict(model.process.add_noise(x_0, eps, t), t, model.encode_prompts(PROMPTS))
+        answer = model.predict(model.process.add_noise(x_0, eps, t), t, model.encode_prompts(prompts))
     return answer.float().cpu()
 
 

@@ -124,6 +124,13 @@ class DiffusionModel(Trained, Protocol):
     def text_encoder_hash(self) -> str:
         """Returns a hash of the text encoders' weights, settings and tokenizers, for cache keys."""
 
+    def add_placeholder(self, token: str, vectors: int, initialise: str) -> dict[str, nn.Parameter]:
+        """Makes ``token`` a new word of ``vectors`` vectors that train, and returns them by name, [D] float32 each.
+
+        They begin as those of the word ``initialise``. Raises UserError where ``token`` is no new word, or where
+        ``initialise`` has neither one token nor as many as there are vectors.
+        """
+
     def denoiser_hash(self) -> str:
         """Returns a hash of the denoiser's weights and settings, so that a checkpoint knows its base."""
 

@@ -16,6 +16,7 @@ from limner.core.config import Config
 from limner.core.errors import UserError
 from limner.diffusion.process import NoiseProcess
 from limner.models.evaluating import in_float32
+from limner.models.placeholder import add_trained_word
 from limner.models.protocol import Conditioning, ModelSource
 from limner.models.safety import CONVERT
 from limner.models.schedulers import make_scheduler, noise_process, noise_settings
@@ -293,6 +294,14 @@ class SD1Model:
         masked = self.text_encoder.config.to_dict().get("use_attention_mask", False)  # a few old models ask for it
         mask = inputs.attention_mask.to(device) if masked else None
         return {"encoder_hidden_states": self.text_encoder(inputs.input_ids.to(device), attention_mask=mask)[0]}
+
+    def add_placeholder(self, token: str, vectors: int, initialise: str) -> dict[str, nn.Parameter]:
+        """Makes ``token`` a new word of ``vectors`` vectors that train, and returns them by name, [D] float32 each.
+
+        They begin as those of the word ``initialise``. Raises UserError where one of the two words does not do.
+        """
+        params = add_trained_word(self.tokenizer, self.text_encoder, token, vectors, initialise)
+        return {f"text_encoder.{name}": parameter for name, parameter in params.items()}
 
     def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """Returns the denoiser's output, [B, C, h, w] float32; t is [B]."""

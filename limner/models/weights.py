@@ -200,7 +200,10 @@ _KINDS: dict[str, tuple[str, str]] = {
     "sd3": ("a Stable Diffusion 3 model", "This version of Limner trains Stable Diffusion 1.x and 2.x."),
     "flux": ("a FLUX model", "This version of Limner trains Stable Diffusion 1.x and 2.x."),
     "lora": ("a LoRA, a change to a model", "Name the model that it belongs to; use the LoRA with --adapter."),
-    "textual inversion": ("a textual-inversion embedding", _USE_A_WHOLE_MODEL),
+    "textual inversion": (
+        "a textual-inversion embedding",
+        "Name the model that it belongs to; use the embedding with --embedding.",
+    ),
     "controlnet": ("a ControlNet", _USE_A_WHOLE_MODEL),
     "denoiser": ("a denoiser (UNet) alone", _USE_A_WHOLE_MODEL),
     "transformer": ("a diffusion transformer alone", _USE_A_WHOLE_MODEL),

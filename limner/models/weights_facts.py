@@ -11,6 +11,7 @@ from typing import Any
 
 from limner.core.errors import UserError
 from limner.models.adapter_files import METADATA_KEY, layout_of, read_layer_strengths, split_key
+from limner.models.embedding_files import A1111_NAMES
 from limner.models.safety import TensorInfo, read_safetensors_header
 from limner.models.weights import describe, recognise
 
@@ -18,6 +19,7 @@ Facts = dict[str, Any]
 """Labels and JSON-able values, in the order in which they are shown."""
 
 _TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
+_EMBEDDING_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
 _PART_MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text_encoder_2", ("lora_te2_", "text_encoder_2.", "conditioner.embedders.1.")),
     ("text_encoder", ("lora_te", "text_encoder.", "cond_stage_model.", "conditioner.embedders.0.", "text_encoders.")),
@@ -45,7 +47,7 @@ def weights_facts(path: Path) -> tuple[str, Facts]:
     if kind == "lora":
         words, more = _lora_facts(path, header.tensors)
     else:
-        words, more = describe(kind), _embedding_facts(header.tensors) if kind == "textual inversion" else {}
+        words, more = describe(kind), _embedding_facts(path, header.tensors) if kind == "textual inversion" else {}
     facts |= more
     facts |= size_facts(header.tensors)
     facts["bytes"] = path.stat().st_size
@@ -123,9 +125,16 @@ def _text_width(tensors: Mapping[str, TensorInfo]) -> int | None:
     return None
 
 
-def _embedding_facts(tensors: Mapping[str, TensorInfo]) -> Facts:
+def _embedding_facts(path: Path, tensors: Mapping[str, TensorInfo]) -> Facts:
     shapes = {name: (1, *info.shape)[-2:] for name, info in tensors.items() if info.shape}
-    return {"vectors": {name: f"{count} of width {width}" for name, (count, width) in shapes.items()}}
+    facts: Facts = {}
+    if len(shapes) == 1:
+        ((name, (_, width)),) = shapes.items()
+        layout, word = ("A1111", path.stem.lower()) if name in A1111_NAMES else ("diffusers", name)
+        facts = {"layout": layout, "word": word}
+        if width in _EMBEDDING_WIDTHS:
+            facts["base"] = f"{_EMBEDDING_WIDTHS[width]}, by its width"
+    return facts | {"vectors": {name: f"{count} of width {width}" for name, (count, width) in shapes.items()}}
 
 
 def readable(facts: Mapping[str, Any], *, longest: int = 100) -> Iterable[tuple[str, str]]:

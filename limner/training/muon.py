@@ -64,8 +64,9 @@ def make_muon(
             with torch.no_grad():
                 for group in self.param_groups:
                     moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+                    decay = group.get("weight_decay", weight_decay)  # a group's own, where it brings one
                     for parameter, step in self._steps(moving):
-                        parameter.mul_(1 - group["lr"] * weight_decay).sub_(group["lr"] * step)
+                        parameter.mul_(1 - group["lr"] * decay).sub_(group["lr"] * step)
 
         def _steps(self, parameters: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
             """Yields each parameter with its step for a learning rate of 1; matrices of one shape are one batch."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 ParamGroups = Sequence[dict[str, Any]]
-"""What torch's optimizers take: dicts with ``params`` and ``lr``.
+"""What torch's optimizers take: dicts with ``params`` and ``lr``, and ``weight_decay`` where it is not the config's.
 
 A config's ``slow_start`` is the number of steps for which its updates may be too small for float32."""
 

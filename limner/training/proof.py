@@ -18,8 +18,10 @@ class LearningProof:
     """Watches the first updates: every trained tensor must get a gradient and move, and no frozen one may.
 
     ``waits`` names tensors whose first gradient is zero by construction; their turn comes with the second update.
-    ``patience`` is the number of updates after which everything must have moved: 1, unless a warm-up or the optimizer
-    begins with steps so small that float32 rounds some of them away. A gradient of zero is never waited for.
+    ``seldom`` names tensors that a batch may leave without a gradient (a word that no caption of it holds); their turn
+    comes with the first update that gives them one. ``patience`` is the number of updates after which everything must
+    have moved: 1, unless a warm-up or the optimizer begins with steps so small that float32 rounds some of them away.
+    Any other gradient of zero is never waited for.
     """
 
     def __init__(
@@ -28,8 +30,10 @@ class LearningProof:
         networks: Mapping[str, nn.Module],
         waits: frozenset[str],
         patience: int = 1,
+        seldom: frozenset[str] = frozenset(),
     ) -> None:
         self._params, self._networks, self._waits, self._patience = params, networks, waits, patience
+        self._seldom = seldom
         self._start = {name: _fingerprint(parameter) for name, parameter in params.items()}
         self._frozen = self._fingerprints()
         self._updates = 0
@@ -45,6 +49,8 @@ class LearningProof:
             return
         self._updates += 1
         due = [name for name in self._start if self._updates > 1 or name not in self._waits]
+        idle = {name for name in due if name in self._seldom and not _has_gradient(self._params[name])}
+        due = [name for name in due if name not in idle]
         self._refuse(
             [name for name in due if not _has_gradient(self._params[name])], "their gradient is zero or missing"
         )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import save_file
 
 from limner.core.errors import UserError
 from limner.evaluation.generate import GenerateRequest, generate
@@ -17,6 +18,7 @@ from limner.evaluation.picture import Picture, read_picture, save_picture
 from limner.methods.full import Full
 from limner.methods.lora import Lora
 from limner.models.adapters import AdapterRef, load_adapters
+from limner.models.embedding_files import EmbeddingRef, load_embeddings
 from limner.models.schedulers import A1111_NAMES, SCHEDULERS
 from limner.models.sd1 import SD1Model
 
@@ -135,6 +137,24 @@ def test_a_prompt_that_is_too_long_is_told(model: SD1Model) -> None:
     assert f"{tokens} tokens and the model reads 77: the last {tokens - 77} had no effect" in warning
     (negative,) = draw(model, negative=long)[0].warnings
     assert "negative prompt" in negative
+
+
+def test_a_prompt_without_the_word_of_an_embedding_is_told(load_model: Callable[[], SD1Model], tmp_path: Path) -> None:
+    model = load_model()
+    save_file({"<toy>": torch.randn(2, 32, generator=torch.Generator().manual_seed(0))}, tmp_path / "x.safetensors")
+    words = load_embeddings(model.tokenizer, model.text_encoder, [EmbeddingRef(tmp_path / "x.safetensors")])
+
+    def told(prompt: str, negative: str = "") -> tuple[tuple[str, ...], Picture]:
+        request = dataclasses.replace(REQUEST, prompts=(prompt,), negative=negative, steps=1)
+        (picture,) = generate(model, request, embeddings=words)
+        return picture.warnings, picture
+
+    assert told("a red circle")[0] == ("The prompt does not hold '<toy>', so its embedding has no effect.",)
+    assert told("a <Toy>")[0] == ("The prompt is read with 1 of the 2 vectors of '<toy>': write it so, early.",)
+    warnings, picture = told("a <toy>")
+    assert warnings == told("a red circle", negative="<toy>")[0] == ()
+    assert [used.token for used in picture.settings.embeddings] == ["<toy>"]
+    assert levels(picture, told("a circle")[1]) > 0
 
 
 WRONG = {

@@ -16,6 +16,7 @@ from limner.evaluation.picture import (
     Picture,
     PictureSettings,
     UsedAdapter,
+    UsedEmbedding,
     a1111_text,
     parse_a1111,
     read_picture,
@@ -77,6 +78,19 @@ def test_a_value_with_comma_or_colon_is_quoted_and_others_are_not() -> None:
     quoted = a1111_text(dataclasses.replace(SETTINGS, model='a, "b": c'))
     assert 'Model: "a, \\"b\\": c",' in quoted
     assert "Model: plain name," in a1111_text(dataclasses.replace(SETTINGS, model="plain name"))
+
+
+def test_embeddings_are_told_and_come_back_and_older_pictures_have_none(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, embeddings=(UsedEmbedding("<toy>", "0123456789ab"),))
+    assert 'TI hashes: "<toy>: 0123456789ab", Version' in a1111_text(settings)
+    path = save_picture(picture(settings), tmp_path / "x.png")
+    assert read_picture(path).settings == settings
+    values = dataclasses.asdict(SETTINGS)
+    del values["embeddings"]
+    info = PngInfo()
+    info.add_text("limner", json.dumps(values))
+    Image.new("RGB", (64, 96)).save(tmp_path / "old.png", pnginfo=info)
+    assert read_picture(tmp_path / "old.png").settings == SETTINGS
 
 
 def test_without_a_negative_prompt_there_is_no_such_line() -> None:

@@ -12,7 +12,7 @@ from limner.methods.full import Full
 from limner.methods.loha import Loha
 from limner.methods.lokr import Lokr
 from limner.methods.lora import Lora
-from limner.methods.trainable import ADAPTERS, Trainable
+from limner.methods.trainable import Trainable
 from limner.models.sd1 import SD1, SD1Model
 from tests.tiny import save_tiny
 
@@ -42,7 +42,7 @@ def train(fresh_base: Callable[[], SD1Model]) -> Callable[[Lora | Loha | Lokr | 
             if "magnitude" in name:
                 parameter.data *= 1 + 0.2 * noise
             else:
-                parameter.data += (0.3 if trainable.kind in ADAPTERS else 0.02) * noise
+                parameter.data += (0.02 if trainable.kind == "full" else 0.3) * noise
         return model, trainable
 
     return trained

@@ -144,6 +144,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "adafactor": {"optimizer": {"kind": "adafactor", "lr": 1e-3}},
     "prodigy": {"optimizer": {"kind": "prodigy", "lr": 1.0}},
     "adamw8bit": {"optimizer": {"kind": "adamw8bit", "lr": 1e-3}},
+    "new word": {
+        "method": {"kind": "textual_inversion", "token": "glass", "vectors": 2, "initialise": "dog"},
+        "objective": {"caption_dropout": 0.0},
+    },
+    "pivotal": {"method": {"kind": "pivotal", "token": "glass", "initialise": "dog", "lora": {"text_encoder": True}}},
     "checkpointed": {"train": {"gradient_checkpointing": True}},
     "no cache": {"cache": {"latents": False, "captions": False}},
 }

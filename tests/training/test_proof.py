@@ -100,3 +100,27 @@ def test_updates_of_one_size_up_and_down_do_not_cancel() -> None:
     layer.weight.data[1::2] -= 2**-10  # as Adam's first update: the sign of the gradient times the rate
     proof.after_update()
     assert proof.done
+
+
+def test_a_seldom_tensor_waits_for_its_first_gradient_and_must_then_move() -> None:
+    trained, frozen, params = networks()
+    proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset(), seldom=frozenset({"a.weight"}))
+    for _ in range(5):
+        update({"a.bias": params["a.bias"]})
+        params["a.weight"].grad = torch.zeros_like(params["a.weight"])
+        proof.after_update()
+    assert not proof.done
+    params["a.weight"].grad = torch.ones_like(params["a.weight"])
+    with pytest.raises(UserError, match=r"1 of 2 .* in update 6, since the update was too small .*a\.weight"):
+        proof.after_update()
+
+
+def test_a_seldom_tensor_that_learns_late_is_proved() -> None:
+    trained, frozen, params = networks()
+    proof = LearningProof(params, {"a": trained, "b": frozen}, frozenset(), seldom=frozenset({"a.weight"}))
+    update({"a.bias": params["a.bias"]})
+    proof.after_update()
+    assert not proof.done
+    update(params)
+    proof.after_update()
+    assert proof.done
