@@ -117,8 +117,8 @@ class RunConfig(Config):
     cache: Cache = Cache()
     """What is kept between runs."""
     export: tuple[ExportConfig, ...] | None = None
-    """The files to write at the end. Unset: diffusers and PEFT for a LoRA, PEFT and LyCORIS for LoHa and LoKr, a diffusers
-    folder for a full model, an embedding for a new word."""
+    """The files to write at the end. Unset: diffusers and PEFT for a LoRA, PEFT and LyCORIS for LoHa and LoKr, a
+    diffusers folder for a full model, an embedding for a new word."""
     trigger_word: str | None = Field(default=None, min_length=1)
     """The word that calls what was learned; it must stand in a caption as it is read (captions.add_trigger_word puts it
     there), and is written into the exported files."""

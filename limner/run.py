@@ -283,7 +283,8 @@ def _train(
     patience = 1 + config.schedule.warmup_steps + config.optimizer.slow_start
     word = session.trainable.placeholder
     seldom = frozenset(word.vectors if word is not None else ())
-    proof = LearningProof(session.trainable.params, session.model.networks, session.trainable.waits, patience, seldom)
+    waits = session.trainable.waits if state.step == state.skipped else frozenset()  # an update ended the waiting
+    proof = LearningProof(session.trainable.params, session.model.networks, waits, patience, seldom)
     scaler = state.scaler
     backward = config.objective.backward(
         _fitting(session.model),
