@@ -15,14 +15,15 @@ LAYERS = {
     "models": 1, "methods": 1, "data": 1,
     "training": 2, "evaluation": 2, "export": 2, "builtin": 2,
     "config": 3,
-    "preflight": 4, "subject": 4, "class_pictures": 4, "run": 4, "drawing": 4, "inspect": 4,
-    "builtin_make": 4, "builtin_report": 4,
+    "preflight": 4, "subject": 4, "class_pictures": 4, "resuming": 4, "session": 4, "run": 4,
+    "drawing": 4, "inspect": 4, "builtin_make": 4, "builtin_report": 4,
     "demo": 4,
     "console": 5, "cli": 5,
 }  # fmt: skip
-SIDEWAYS = {("diffusion", "core"), ("methods", "models"), ("run", "preflight"), ("cli", "console")}
+SIDEWAYS = {("diffusion", "core"), ("methods", "models"), ("run", "session"), ("run", "resuming"), ("cli", "console")}
+SIDEWAYS |= {("session", "preflight"), ("session", "class_pictures"), ("session", "resuming")}
 SIDEWAYS |= {("demo", "preflight"), ("demo", "run")}
-SIDEWAYS |= {("preflight", "subject"), ("class_pictures", "preflight"), ("run", "class_pictures")}
+SIDEWAYS |= {("preflight", "subject"), ("class_pictures", "preflight")}
 SIDEWAYS |= {("builtin", "training")}  # the judge learns with the trainer's own optimizer
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate", "pyarrow", "datasets", "numpy", "PIL")
 
