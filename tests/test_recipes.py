@@ -102,6 +102,7 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
     assert result.exports
 
 
+@pytest.mark.slow
 def test_the_recipe_for_small_gpus_trains_with_all_its_savings_at_once(
     pictures: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -225,7 +225,7 @@ def test_a_run_that_never_beats_the_base_says_so_loudly(model: Path, pictures: P
     assert any("NOTHING WAS LEARNED THAT GENERALISES" in text for text in heard.warnings)
 
 
-@pytest.mark.parametrize("stop", [1, 5])
+@pytest.mark.parametrize("stop", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_run_that_was_broken_off_has_the_same_best(model: Path, pictures: Path, tmp_path: Path, stop: int) -> None:
     train = {"steps": 7, "save_every": 3, "keep_checkpoints": 1}
     whole = config(model, pictures, tmp_path / "whole", train=train)

@@ -52,8 +52,7 @@ def test_code_that_a_config_names_is_never_looked_at(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"peft_type": "LOHA"}, "kind 'LOHA'"),
-        ({"peft_type": "LOKR"}, "kind 'LOKR'"),
+        ({"peft_type": "OFT"}, "kind 'OFT'"),
         ({"use_frobnication": True}, "asks for 'use_frobnication'"),
         ({"modules_to_save": ["conv_in"]}, "modules_to_save"),
         ({"lora_bias": True}, "lora_bias"),

@@ -55,7 +55,8 @@ def random(shape: Sequence[int], seed: int = 0) -> Tensor:
 def asked(moments: Tensor, masks: Tensor | None) -> Batch:
     count = len(moments)
     names = tuple(f"{n}.png" for n in range(count))
-    return Batch(tuple(range(count)), names, ("",) * count, moments, {}, torch.tensor([1.0, 0.3]), masks)
+    weights = torch.tensor([1.0, 0.3])
+    return Batch(tuple(range(count)), names, ("",) * count, moments, {}, weights, masks=masks)
 
 
 def losses(model: Any, one: Batch, **settings: Any) -> Tensor:
