@@ -156,8 +156,8 @@ def test_the_small_commands_of_a_page_run_on_the_built_in_model(
     small = [words for words in commands(page) if is_small(words)]
     assert {words[1] for words in small} >= {"check", "train"}
     for words in small:
-        changes = {"train": few_steps, "generate": lambda _: ["--steps", "2"]}.get(words[1], lambda _: [])
-        run([*words, *changes(words)], monkeypatch)
+        changes = few_steps(words) if words[1] == "train" else []
+        run([*words, *changes, *(["--steps", "2"] if words[1] == "generate" else [])], monkeypatch)
 
 
 # -------------------------------------------------------------------------------------------------------- the words
