@@ -110,10 +110,10 @@ LEARNING_RATE = Study(
     "Learning rate and steps: a style, by LoRA of rank 8",
     "style",
     (
-        Setting("1e-4", lora(), 1e-4, (50, 100, 200, 400)),
-        Setting("3e-4", lora(), 3e-4, (50, 100, 200, 400)),
-        Setting("1e-3", lora(), 1e-3, (50, 100, 200, 400)),
-        Setting("3e-3", lora(), 3e-3, (50, 100, 200, 400)),
+        Setting("rate 1e-4", lora(), 1e-4, (50, 100, 200, 400)),
+        Setting("rate 3e-4", lora(), 3e-4, (50, 100, 200, 400)),
+        Setting("rate 1e-3", lora(), 1e-3, (50, 100, 200, 400)),
+        Setting("rate 3e-3", lora(), 3e-3, (50, 100, 200, 400)),
     ),
     plot="curves",
 )

@@ -24,7 +24,8 @@ PANELS = (
 )
 MOST_DIVERSITY = 200.0
 """Percent; intervals without a bound end at the edge of the plot."""
-INK, BAR, COLOURS = "#1b3a57", "#c8442e", ("#9ec5e8", "#4a86b8", "#1b3a57", "#c8442e", "#7a9a3a", "#8a5fa8")
+INK, BAR, BASE_LEVEL, EDGE = "#1b3a57", "#c8442e", "#808080", 2
+COLOURS = ("#9ec5e8", "#4a86b8", "#1b3a57", "#c8442e", "#7a9a3a", "#8a5fa8")
 
 
 def check_plotting() -> None:
@@ -63,7 +64,7 @@ def plot(measured: Measured) -> bytes:
         draw(axes, measured, panel, title)
         axes.spines[["top", "right"]].set_visible(False)
     if curves:
-        panels[0].legend(title="learning rate", frameon=False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     data = io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": None})
     return data.getvalue()
@@ -84,11 +85,11 @@ def _rows(axes: Any, measured: Measured, panel: str, title: str) -> None:
             axes.plot([value], [height], "o", color=INK, markersize=5)
     axes.set_yticks(range(len(measured.rows)), [label(row, measured.study) for row in measured.rows])
     axes.set_ylim(len(measured.rows) - 0.5, -0.5)
-    axes.set_xlim(0, None if panel == "diversity" else 100)
-    axes.set_xlabel(title)
+    axes.set_xlim(-EDGE, None if panel == "diversity" else 100 + EDGE)
     least = _bar(measured, panel)
+    axes.set_xlabel(title if least is None else f"{title}\n(dashed: at least {least:g} % asked for)")
     if least is not None:
-        axes.axvline(least, color=BAR, linewidth=1, linestyle=":")
+        axes.axvline(least, color=BAR, linewidth=1.5, linestyle="--")
 
 
 def _curves(axes: Any, measured: Measured, panel: str, title: str) -> None:
@@ -101,8 +102,8 @@ def _curves(axes: Any, measured: Measured, panel: str, title: str) -> None:
         axes.fill_between(steps, [one[1] for _, one in found], [one[2] for _, one in found], color=colour, alpha=0.15)
     base = point(measured.rows[0], panel)
     if base is not None:
-        axes.axhline(base[0], color=BAR, linewidth=1, linestyle=":")
+        axes.axhline(base[0], color=BASE_LEVEL, linewidth=1.5, linestyle="--", label=measured.rows[0].name)
     axes.set_xlim(0, None)
-    axes.set_ylim(0, None if panel == "diversity" else 100)
+    axes.set_ylim(-EDGE, None if panel == "diversity" else 100 + EDGE)
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel(title)
