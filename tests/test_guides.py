@@ -221,7 +221,7 @@ def test_the_project_page_leads_to_the_guides() -> None:
 
 def test_each_measured_table_has_its_place() -> None:
     for page, text in PAGES.items():
-        names = re.findall(r"^<!-- measured: (\w+) -->\n(?:.+\n)+?<!-- end -->$", text, flags=re.M)
+        names = re.findall(r"^<!-- study (\w+): begin -->\n(?:.+\n)+?<!-- study \1: end -->$", text, flags=re.M)
         assert names == [name for name in ("learning_rate", "rank", *GUIDES) if MEASURED.get(name) == page]
         assert text.count("<!--") == 2 * len(names)
 
