@@ -298,3 +298,13 @@ def test_unknown_files_and_missing_ones(tmp_path: Path) -> None:
     assert inspect_path(tmp_path).kind == "a folder that Limner knows nothing about"
     with pytest.raises(UserError, match="does not exist"):
         inspect_path(tmp_path / "none")
+
+
+def test_many_layers_of_different_ranks_are_counted_and_not_listed(tmp_path: Path) -> None:
+    tensors = {}
+    for number in range(20):
+        rank = 4 if number < 15 else 8
+        tensors[f"lora_unet_a_{number}.lora_down.weight"] = torch.zeros(rank, 6)
+        tensors[f"lora_unet_a_{number}.lora_up.weight"] = torch.zeros(6, rank)
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert "  rank: 4 (15 times), 8 (5 times)\n" in text(inspect_path(tmp_path / "x.safetensors"))

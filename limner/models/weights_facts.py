@@ -20,6 +20,7 @@ Facts = dict[str, Any]
 
 _TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 _EMBEDDING_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+_MOST_LISTED = 12
 _PART_MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text_encoder_2", ("lora_te2_", "text_encoder_2.", "conditioner.embedders.1.")),
     ("text_encoder", ("lora_te", "text_encoder.", "cond_stage_model.", "conditioner.embedders.0.", "text_encoders.")),
@@ -137,13 +138,22 @@ def _embedding_facts(path: Path, tensors: Mapping[str, TensorInfo]) -> Facts:
     return facts | {"vectors": {name: f"{count} of width {width}" for name, (count, width) in shapes.items()}}
 
 
+def _listed(values: Mapping[str, Any], longest: int) -> str:
+    """Returns each name with its value; of many names, each value with the number of them."""
+    if len(values) <= _MOST_LISTED:
+        return ", ".join(f"{_plain(key, longest)}: {_plain(inner, longest)}" for key, inner in values.items())
+    counts = Counter(_plain(inner, longest) for inner in values.values()).most_common()
+    told = ", ".join(f"{value} ({count} times)" for value, count in counts[:_MOST_LISTED])
+    return told + (f" and {len(counts) - _MOST_LISTED} more values" if len(counts) > _MOST_LISTED else "")
+
+
 def readable(facts: Mapping[str, Any], *, longest: int = 100) -> Iterable[tuple[str, str]]:
     """Yields label and text of each fact; a stranger's texts are cut, and signs that steer a terminal are taken out."""
     for label, value in facts.items():
         if isinstance(value, Mapping):
             if label == METADATA_KEY or not value:
                 continue
-            yield label, ", ".join(f"{_plain(key, longest)}: {_plain(inner, longest)}" for key, inner in value.items())
+            yield label, _listed(value, longest)
         else:
             yield label, _plain(value, longest)
 
