@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from limner.config import load_config
+from limner.config import RunConfig, conflicts, load_config
 from limner.core.errors import ConfigError
 
 RECIPE = """\
@@ -67,3 +67,17 @@ def test_an_autoencoder_cannot_be_exported_as_peft_and_trains_with_prodigy(recip
 def test_two_problems_are_said_at_once(recipe: Path) -> None:
     found = problems(recipe, "method={kind: autoencoder}", "schedule={kind: cosine, warmup_steps: 10}")
     assert [problem.partition(":")[0] for problem in found] == ["schedule.warmup_steps", "objective"]
+
+
+def test_preservation_beside_textual_inversion_would_do_nothing_and_is_refused() -> None:
+    config = RunConfig.model_validate(
+        {
+            "out": "runs/x",
+            "model": {"kind": "sd1", "path": "m"},
+            "dataset": {"kind": "folder", "path": "photos"},
+            "method": {"kind": "textual_inversion", "token": "<it>", "initialise": "dog"},
+            "objective": {"kind": "denoising", "preservation": {"prompt": "a photo of a dog"}},
+            "train": {"steps": 5},
+        }
+    )
+    assert conflicts(config) == ["objective.preservation: textual inversion moves no word but its own; leave it out."]

@@ -208,3 +208,12 @@ def test_no_visit_reads_more_than_the_longest_forms_of_a_caption() -> None:
         forms = chosen.longest(Example("a", BytesImage(b""), (caption,)))
         counts = [words(one) for one in read(chosen, caption, 300)]
         assert max(counts) == max(map(words, forms)), caption
+
+
+def test_a_held_out_picture_reads_its_first_caption_framed_and_its_tags_as_written() -> None:
+    tools = CaptionTools(
+        Captions(prefix="a drawing, ", suffix=", ink", add_trigger_word=True, shuffle_tags=True, tag_dropout=0.9), "zwx"
+    )
+    example = Example("a.png", BytesImage(b""), ("red, hill, sea", "another"))
+    assert tools.fixed(example) == "a drawing, zwx, red, hill, sea, ink"
+    assert AS_WRITTEN.fixed(example) == "red, hill, sea"

@@ -171,3 +171,22 @@ def test_the_rows_tell_pictures_and_visits_of_each_source(tmp_path: Path) -> Non
     ledger = survey(dataset.read(), images, count_tokens=None, token_limit=77, cache=None)
     with pytest.raises(UserError, match="source 'few' has no picture that can be used"):
         source_rows(dataset, ledger)
+
+
+def test_subjects_among_the_sources_await_their_class_pictures(tmp_path: Path) -> None:
+    from limner.builtin.drawings import draw_folder
+    from limner.data.several import Several, subjects
+
+    draw_folder(tmp_path / "rex", count=2)
+    draw_folder(tmp_path / "style", count=2)
+    for sidecar in (tmp_path / "rex").glob("*.txt"):
+        sidecar.unlink()
+    rex = {"kind": "dreambooth", "path": str(tmp_path / "rex"), "class_noun": "dog"}
+    rex |= {"class_path": str(tmp_path / "dogs"), "class_pictures": 6}
+    style = {"kind": "folder", "path": str(tmp_path / "style")}
+    both = Several.model_validate(
+        {"sources": [{"name": "rex", "repeats": 3, "dataset": rex}, {"name": "style", "dataset": style}]}
+    )
+    assert [(prefix, dataset.class_noun) for prefix, dataset in subjects(both)] == [("rex/", "dog")]
+    ((_, alone),) = subjects(both)
+    assert both.read().awaited == 3 * alone.read().awaited > 0
