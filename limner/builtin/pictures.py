@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from limner.builtin.world import SIDE, STYLES, caption, draw, scene_at
+from limner.builtin.world import SIDE, STYLES, caption, draw, draw_mask, scene_at
 from limner.builtin.world.split import Split
 from limner.core.errors import UserError
 from limner.core.rundir import write_atomic
@@ -39,6 +39,7 @@ def draw_pictures(
 ) -> None:
     """Draws the first ``count`` scenes of ``seed`` as PNG files, and writes a table with ``captions`` wordings of each.
 
+    Beside each lies a mask, 000000.mask.png for 000000.png, which is white where its things stand.
     Every second wording leaves nothing out. What is there already is not drawn again, so a call that was stopped can
     be repeated. Raises UserError where other pictures are there, of another ``seed`` or of an older world.
     """
@@ -84,10 +85,11 @@ def _row(
     scene = scene_at(seed, position, split, styles)
     name = _name(position)
     path = folder / name
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        data = io.BytesIO()
-        draw(scene, side).save(data, "PNG", compress_level=1)
-        write_atomic(path, data.getvalue(), durable=False)
+    path.parent.mkdir(exist_ok=True)
+    for file, drawn in ((path, draw), (path.with_suffix(".mask.png"), draw_mask)):
+        if not file.exists():
+            data = io.BytesIO()
+            drawn(scene, side).save(data, "PNG", compress_level=1)
+            write_atomic(file, data.getvalue(), durable=False)
     wordings = [caption(scene, random.Random(f"{seed} {position} {n}"), complete=n % 2 == 0) for n in range(captions)]
     return json.dumps({"file_name": name, "captions": wordings}) + "\n"

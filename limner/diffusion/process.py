@@ -50,11 +50,19 @@ class NoiseProcess:
         a_t = self.alphas_cumprod.to(t.device)[t]
         return a_t / (1 - a_t)
 
-    def sample_t(self, generator: torch.Generator) -> int:
-        """Returns one timestep, uniform in [0, T)."""
+    def sample_t(self, generator: torch.Generator, bias: float = 0.0) -> int:
+        """Returns one timestep in [0, T), drawn with a density that grows as t to the power of ``bias``.
+
+        At 0 it is uniform. Raises ValueError for a ``bias`` of -1 and less, which no density has.
+        """
         import torch
 
-        return int(torch.randint(0, self.timesteps, (1,), generator=generator).item())
+        if bias <= -1:
+            raise ValueError(f"bias is {bias}; it must be more than -1")
+        if bias == 0:
+            return int(torch.randint(0, self.timesteps, (1,), generator=generator).item())
+        share = torch.rand((), generator=generator, dtype=torch.float64) ** (1 / (1 + bias))
+        return min(int(share * self.timesteps), self.timesteps - 1)
 
 
 def alphas_cumprod(

@@ -30,6 +30,9 @@ class Denoising(Config):
     reads: ClassVar[Literal["moments", "pixels"]] = "moments"
     min_snr_gamma: float | None = Field(default=None, gt=0)
     """Weigh timesteps by min-SNR (arXiv:2303.09556); 5 is the paper's value. Unset: every timestep counts the same."""
+    timestep_bias: float = Field(default=0.0, gt=-1, le=10)
+    """Draw noisy timesteps more often, where the layout of a picture is settled: with a density that grows as t to this
+    power. 0: all alike; below 0: less noisy ones more often, where its texture is."""
     offset_noise: float = Field(default=0.0, ge=0, le=1)
     """Strength of a random constant added to the noise per channel, for darker and brighter pictures; often 0.1."""
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
@@ -117,7 +120,8 @@ class Denoising(Config):
         if self.offset_noise:
             offset = torch.stack([normal(p, "offset noise", (half, 1, 1)) for p in batch.positions])
             eps = eps + self.offset_noise * offset
-        t = torch.tensor([model.process.sample_t(tensor_stream(seed, p, "timestep")) for p in batch.positions])
+        streams = [tensor_stream(seed, p, "timestep") for p in batch.positions]
+        t = torch.tensor([model.process.sample_t(stream, self.timestep_bias) for stream in streams])
         return model.sample_latents(batch.images, latent_eps), eps, t
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import random
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 from PIL import Image
 
 from limner.builtin.pictures import TABLE, draw_pictures
-from limner.builtin.world import caption, draw, held_out, scene_at
+from limner.builtin.world import caption, draw, draw_mask, held_out, scene_at
 from limner.core.errors import UserError
+from limner.data.masks import Masks, with_masks
 from limner.data.table import Table
 
 COUNT, CAPTIONS = 70, 4  # more than one process draws at once
@@ -47,10 +49,19 @@ def test_the_number_of_processes_changes_nothing_and_the_seed_everything(drawn: 
 def test_limner_reads_the_table_that_is_written(drawn: Path) -> None:
     reading = Table(path=drawn).read()
     assert len(reading.examples) == COUNT
-    assert not reading.left_out
+    assert {row.reason for row in reading.left_out} == {"a mask by its name"}
     assert not reading.notes
     assert [example.id for example in reading.examples][-1] == f"000/{COUNT - 1:06d}.png"
     assert {len(example.captions) for example in reading.examples} == {CAPTIONS}
+
+
+def test_each_picture_has_its_mask_beside_it(drawn: Path) -> None:
+    reading = with_masks(Table(path=drawn).read(), Masks(source="files"))
+    assert not reading.left_out
+    for position, example in enumerate(reading.examples):
+        assert example.mask is not None
+        with Image.open(io.BytesIO(example.mask.read())) as mask:
+            assert mask.tobytes() == draw_mask(scene_at(1, position), 32).tobytes()
 
 
 def test_a_call_that_was_stopped_continues(drawn: Path, tmp_path: Path) -> None:
@@ -61,7 +72,7 @@ def test_a_call_that_was_stopped_continues(drawn: Path, tmp_path: Path) -> None:
     draw_pictures(tmp_path, count=COUNT, seed=1, captions=CAPTIONS, side=32)
     assert bytes_of(tmp_path) == bytes_of(drawn)
     kept = [path for path, time in first.items() if path.stat().st_mtime_ns == time]
-    assert len(kept) == 8
+    assert len(kept) == 2 * 9 - 1
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"side": 48}, {"split": "test"}, {"styles": ("stained glass",)}])

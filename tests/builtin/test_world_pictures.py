@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 
 from limner.builtin.world import (
     BACKGROUNDS,
@@ -21,6 +21,7 @@ from limner.builtin.world import (
     Thing,
     contact_sheet,
     draw,
+    draw_mask,
     scene_at,
 )
 from limner.builtin.world.backgrounds import palette
@@ -152,6 +153,18 @@ def test_styles_and_backgrounds_change_the_picture() -> None:
             pictures.append(np.asarray(draw(portrait("owl", "red", background, style)), dtype=int))
         for i, j in product(range(len(names)), repeat=2):
             assert i == j or np.abs(pictures[i] - pictures[j]).mean() > 3, (names[i], names[j])
+
+
+def test_a_mask_covers_the_things_and_not_much_else() -> None:
+    white = covered = 0
+    for position in range(60):
+        scene = scene_at(3, position)
+        boxes = draw_mask(scene)
+        things = mask(scene).point(lambda value: 255 * (value > 127))
+        assert not ImageChops.subtract(things, boxes).getbbox(), position
+        white += np.count_nonzero(np.asarray(boxes))
+        covered += np.count_nonzero(np.asarray(things))
+    assert covered > 0.4 * white
 
 
 def test_a_contact_sheet_shows_each_picture_in_its_place() -> None:

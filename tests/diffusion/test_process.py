@@ -62,3 +62,19 @@ def test_timesteps_are_uniform_and_reach_both_ends() -> None:
     counts = torch.bincount(torch.tensor([process.sample_t(generator) for _ in range(5000)]), minlength=10)
     assert len(counts) == 10
     assert ((counts - 500).abs() < 5 * 500**0.5).all()
+
+
+@pytest.mark.parametrize("bias", [-0.5, 0.7, 2.0])
+def test_biased_timesteps_have_a_density_that_grows_as_a_power_of_t(bias: float) -> None:
+    process = NoiseProcess(torch.linspace(0.9, 0.1, 10), "epsilon")
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.bincount(torch.tensor([process.sample_t(generator, bias) for _ in range(5000)]), minlength=10)
+    edges = torch.linspace(0, 1, 11) ** (1 + bias)  # the integral of (1 + bias) x^bias
+    expected = 5000 * edges.diff()
+    assert ((counts - expected).abs() < 5 * expected.sqrt()).all()
+
+
+def test_a_bias_without_a_density_is_refused() -> None:
+    process = NoiseProcess(torch.linspace(0.9, 0.1, 10), "epsilon")
+    with pytest.raises(ValueError, match="bias is -1"):
+        process.sample_t(torch.Generator().manual_seed(0), -1.0)

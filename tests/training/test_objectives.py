@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from limner.core.rng import tensor_stream
 from limner.data.batch import Batch
 from limner.methods.autoencoder import Autoencoder
 from limner.models.sd1 import SD1, SD1Model
-from limner.training.objectives import Reconstruction
+from limner.training.objectives import Denoising, Reconstruction
 from limner.training.precision import Precision
 
 PRECISION = Precision("fp32", torch.device("cpu"))
@@ -114,3 +115,14 @@ def test_a_posterior_far_from_normal_gives_finite_losses(tiny_model: Path) -> No
         model.vae.quant_conv.weight.data[4:] = 0
         model.vae.quant_conv.bias.data[4:] = log_variance
         assert bool(losses(model, batch([1, 2])).isfinite().all())
+
+
+def test_a_timestep_bias_makes_the_loss_look_at_noisier_pictures(model: SD1Model) -> None:
+    moments = batch(range(200))
+    moments = replace(moments, images=torch.zeros(200, 8, 2, 2))
+    drawn = {
+        bias: Denoising(timestep_bias=bias).draw(model, moments, seed=SEED)[2].double().mean() / 1000
+        for bias in (-0.5, 0.0, 2.0)
+    }
+    for bias, mean in drawn.items():
+        assert abs(mean - (1 + bias) / (2 + bias)) < 0.08, bias  # the mean of a density that grows as t^bias

@@ -7,7 +7,7 @@ A scene is sampled (:func:`scene_at`), drawn (:func:`draw`), described (:func:`c
 from limner.builtin.world.captions import caption
 from limner.builtin.world.colours import COLOURS
 from limner.builtin.world.facts import Attributes, attributes, relations
-from limner.builtin.world.render import SIDE, contact_sheet, draw
+from limner.builtin.world.render import SIDE, contact_sheet, draw, draw_mask
 from limner.builtin.world.scenes import (
     ARRANGEMENTS,
     BACKGROUNDS,
@@ -39,6 +39,7 @@ __all__ = [
     "caption",
     "contact_sheet",
     "draw",
+    "draw_mask",
     "held_out",
     "relations",
     "sample_scene",

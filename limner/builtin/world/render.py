@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,23 @@ def draw(scene: Scene, side: int = SIDE) -> Image:
     if side < 32 or side % 16:
         raise ValueError(f"side is {side}; a picture's side is a multiple of 16, at least 32")
     return _STYLES[scene.style](scene, side)
+
+
+def draw_mask(scene: Scene, side: int = SIDE) -> Image:
+    """Returns where the scene's things stand, mode L, ``side`` pixels a side: white in the upright box of each."""
+    from PIL import Image as images
+    from PIL import ImageDraw
+
+    mask = images.new("L", (side, side), 0)
+    pen = ImageDraw.Draw(mask)
+    for thing in scene.things:
+        width, height = thing.extent()
+        left, top, right, bottom = (
+            side * edge
+            for edge in (thing.x - width / 2, thing.y - height / 2, thing.x + width / 2, thing.y + height / 2)
+        )
+        pen.rectangle((math.floor(left), math.floor(top), math.ceil(right) - 1, math.ceil(bottom) - 1), fill=255)
+    return mask
 
 
 def contact_sheet(scenes: Sequence[Scene], columns: int, side: int = SIDE) -> Image:
