@@ -84,7 +84,10 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, *, where: str) -> tuple[Any, dict[str, int]]:
-    """Returns the value of a YAML text and the line (from 1) of each dotted key."""
+    """Returns the value of a YAML text and the line (from 1) of each dotted key.
+
+    A key with nothing behind it is refused: it could mean none, or the defaults of what stands there.
+    """
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -102,7 +105,27 @@ def parse_yaml(text: str, *, where: str) -> tuple[Any, dict[str, int]]:
         loader.dispose()
     lines: dict[str, int] = {}
     _collect_lines(node, "", lines)
+    if empty := _empty_keys(node, ""):
+        raise ConfigError(
+            [
+                f"{key}: nothing stands behind it. Write null for none, {{}} for the defaults, or leave it out."
+                for key in empty
+            ],
+            where=where,
+        )
     return value, lines
+
+
+def _empty_keys(node: Any, prefix: str) -> list[str]:
+    """Returns the dotted keys of a mapping whose value was left away."""
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    found = []
+    for key, value in node.value:
+        path = f"{prefix}{key.value}"
+        left_away = isinstance(value, yaml.ScalarNode) and value.value == "" and value.style is None
+        found += [path] if left_away else _empty_keys(value, f"{path}.")
+    return found
 
 
 def _collect_lines(node: Any, prefix: str, lines: dict[str, int]) -> None:
@@ -147,6 +170,9 @@ def _apply_override(values: dict[str, Any], origins: Origins, override: str) -> 
     parts = key.split(".")
     if not equals or not all(parts):
         raise UserError(f"{override!r} is not key=value.", where="command line", fix="For instance train.steps=500.")
+    if not text.strip():
+        fix = f"Write {key}=null for none, or {key}='\"\"' for an empty text."
+        raise UserError(f"{override!r} has nothing behind its =.", where="command line", fix=fix)
     value, _ = parse_yaml(text, where=f"command line, {key}")
     target = values
     for part in parts[:-1]:

@@ -91,7 +91,7 @@ def test_overrides_replace_values_and_are_named_as_their_origin(tmp_path: Path) 
     assert load(path, "animal={kind: cat}").animal == Cat()
 
 
-@pytest.mark.parametrize("override", ["animal", "=3", "animal..bark=1", ".=1", "name.deep=1"])
+@pytest.mark.parametrize("override", ["animal", "=3", "animal..bark=1", ".=1", "name.deep=1", "name="])
 def test_a_broken_override_is_a_sentence(tmp_path: Path, override: str) -> None:
     with pytest.raises(UserError, match="command line"):
         load(recipe(tmp_path, "name: x\n"), override)
@@ -113,6 +113,14 @@ def test_a_broken_override_is_a_sentence(tmp_path: Path, override: str) -> None:
 def test_hostile_and_broken_yaml_ends_in_a_sentence(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(recipe(tmp_path, text))
+
+
+def test_a_key_with_nothing_behind_it_is_refused_since_it_could_mean_two_things(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "name: x\nanimal:\n  kind: dog\n  bark:\ntags:\n")
+    with pytest.raises(ConfigError, match="2 problems") as caught:
+        load(path)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["animal.bark", "tags"]
+    assert load(recipe(tmp_path, "name: ''\n")).name == ""
 
 
 def test_files_that_are_no_recipe_end_in_a_sentence(tmp_path: Path) -> None:
