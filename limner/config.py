@@ -18,6 +18,7 @@ from limner.data.prompts import has_word
 from limner.data.several import layouts, subjects
 from limner.evaluation.samples import Samples
 from limner.export import ExportConfig
+from limner.export.kohya import NO_DORA
 from limner.methods import MethodConfig
 from limner.models import ModelConfig
 from limner.training.objectives import Denoising, ObjectiveConfig
@@ -117,7 +118,7 @@ class RunConfig(Config):
     cache: Cache = Cache()
     """What is kept between runs."""
     export: tuple[ExportConfig, ...] | None = None
-    """The files to write at the end. Unset: diffusers and PEFT for a LoRA, PEFT and LyCORIS for LoHa and LoKr, a
+    """The files to write at the end. Unset: diffusers, PEFT and kohya for a LoRA, PEFT and kohya for LoHa and LoKr, a
     diffusers folder for a full model, an embedding for a new word."""
     trigger_word: str | None = Field(default=None, min_length=1)
     """The word that calls what was learned; it must stand in a caption as it is read (captions.add_trigger_word puts it
@@ -172,8 +173,15 @@ def conflicts(config: RunConfig) -> list[str]:
             problems.append(
                 f"export: {export.kind!r} cannot hold what method {method.kind!r} trains of {config.model.kind!r}."
             )
+        elif export.kind == "kohya" and trains_dora(method):
+            problems.append(f"export: {NO_DORA} Use the layouts of diffusers and PEFT.")
     problems += config.captions.conflicts(config.trigger_word)
     return [*problems, *_family_conflicts(config), *_class_conflicts(config), *_mask_conflicts(config)]
+
+
+def trains_dora(method: MethodConfig) -> bool:
+    """Returns whether magnitudes train beside directions."""
+    return (method.kind == "lora" and method.dora) or (method.kind == "pivotal" and method.lora.dora)
 
 
 def _own_rates(method: MethodConfig) -> list[str]:

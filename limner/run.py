@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from limner.config import RunConfig
+from limner.config import RunConfig, trains_dora
 from limner.core.config import Origins, to_yaml
 from limner.core.errors import NonFiniteError, UserError
 from limner.core.progress import Progress, Silent
@@ -202,7 +202,8 @@ def _export(
     from limner.export.metadata import file_metadata
 
     results = []
-    exports = config.export if config.export is not None else default_exports(config.model.kind, config.method.kind)
+    defaults = default_exports(config.model.kind, config.method.kind, dora=trains_dora(config.method))
+    exports = config.export if config.export is not None else defaults
     metadata = file_metadata(
         base=session.model.source.name,
         base_hash=session.identity["base.clip" if config.model.kind == "clip" else "base.denoiser"],

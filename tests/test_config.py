@@ -81,3 +81,12 @@ def test_preservation_beside_textual_inversion_would_do_nothing_and_is_refused()
         }
     )
     assert conflicts(config) == ["objective.preservation: textual inversion moves no word but its own; leave it out."]
+
+
+@pytest.mark.parametrize(
+    "method", ["{kind: lora, dora: true}", "{kind: pivotal, token: <x>, initialise: dog, lora: {dora: true}}"]
+)
+def test_dora_is_not_exported_where_programs_disagree_on_it(recipe: Path, method: str) -> None:
+    (problem,) = problems(recipe, f"method={method}", "export=[{kind: kohya}]")
+    assert problem.startswith("export: kohya's layout cannot hold DoRA")
+    assert load_config(recipe, ["method={kind: lora}", "export=[{kind: kohya}]"]).export is not None

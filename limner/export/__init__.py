@@ -8,16 +8,17 @@ from pydantic import Field
 
 from limner.export.diffusers import Diffusers
 from limner.export.embedding import Embedding
-from limner.export.lycoris import Lycoris
+from limner.export.kohya import Kohya
 from limner.export.peft import Peft
 from limner.export.transformers import Transformers
 
-Export = Diffusers | Peft | Lycoris | Transformers | Embedding
+Export = Diffusers | Peft | Kohya | Transformers | Embedding
 
 ExportConfig = Annotated[Export, Field(discriminator="kind")]
 
 
-def default_exports(model: str, method: str) -> tuple[Export, ...]:
+def default_exports(model: str, method: str, *, dora: bool = False) -> tuple[Export, ...]:
     """Returns every format that can hold what a method trains of a kind of model."""
-    formats: tuple[Export, ...] = (Diffusers(), Peft(), Lycoris(), Transformers(), Embedding())
-    return tuple(export for export in formats if method in export.methods and model in export.models)
+    formats: tuple[Export, ...] = (Diffusers(), Peft(), Kohya(), Transformers(), Embedding())
+    fitting = (export for export in formats if method in export.methods and model in export.models)
+    return tuple(export for export in fitting if not (dora and export.kind == "kohya"))

@@ -17,6 +17,7 @@ from limner.export.trained_lora import (
     lora_settings,
     network_metadata,
     put_on,
+    rounded,
     trained_layers,
 )
 from limner.export.trained_word import prompts_of, put_word_on, read_word, trained_word, word_metadata, write_word
@@ -86,7 +87,7 @@ def _write_lora(
     fresh_base: Callable[[], DiffusionModel],
 ) -> ExportResult:
     layers = {
-        part: {path: _rounded(update, dtype) for path, update in updates.items()}
+        part: {path: rounded(update, dtype) for path, update in updates.items()}
         for part, updates in trained_layers(model, trainable).items()
     }
     tensors: dict[str, Tensor] = {}
@@ -125,11 +126,6 @@ def _named(part: str, updates: Mapping[str, LowRank]) -> dict[str, Tensor]:
     if part.startswith("text_encoder"):
         return file_tensors(updates, f"{part}.text_model.", magnitude_name="lora_magnitude_vector.weight")
     return file_tensors(updates, f"{part}.")
-
-
-def _rounded(update: LowRank, dtype: torch.dtype) -> LowRank:
-    magnitude = None if update.magnitude is None else update.magnitude.to(dtype).float()
-    return LowRank(update.down.to(dtype).float(), update.up.to(dtype).float(), update.alpha, magnitude)
 
 
 def _json(settings: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from limner.core.rundir import write_atomic, write_json
 from limner.export.metadata import architecture_metadata, safetensors_bytes
 from limner.export.result import ExportResult, compare, staged, write_record
 from limner.export.trained_lora import file_tensors, lora_settings, network_metadata, put_on, trained_layers
-from limner.export.trained_lycoris import kohya_metadata, lycoris_settings, peft_tensors, trained_lycoris
+from limner.export.trained_lycoris import lycoris_metadata, lycoris_settings, peft_tensors, trained_lycoris
 from limner.export.trained_word import (
     TrainedWord,
     prompts_of,
@@ -94,7 +94,7 @@ def _trained(model: DiffusionModel, trainable: Trainable) -> dict[str, _Trained]
         return found
     for part, products in trained_lycoris(model, trainable).items():
         settings = lycoris_settings(model, part)
-        texts = kohya_metadata(settings, trainable.kind)
+        texts = lycoris_metadata(settings, trainable.kind)
         found[part] = _Trained(products, settings, peft_tensors(products, prefix), texts)
     return found
 

@@ -14,6 +14,7 @@ from limner.models.lycoris import Lycoris, attach
 from limner.models.protocol import DiffusionModel
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _NEEDED = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")
@@ -57,6 +58,12 @@ def put_on(model: DiffusionModel, layers: Mapping[str, Mapping[str, Update]]) ->
         network = model.networks[part]
         inject(network, ADAPTER_NAME, {path: u for path, u in updates.items() if isinstance(u, LowRank)})
         attach(network, ADAPTER_NAME, {path: u for path, u in updates.items() if isinstance(u, Lycoris)}, 1.0)
+
+
+def rounded(update: LowRank, dtype: torch.dtype) -> LowRank:
+    """Returns an update rounded to a number format, in float32."""
+    magnitude = None if update.magnitude is None else update.magnitude.to(dtype).float()
+    return LowRank(update.down.to(dtype).float(), update.up.to(dtype).float(), update.alpha, magnitude)
 
 
 def lora_settings(model: DiffusionModel, part: str) -> dict[str, Any]:

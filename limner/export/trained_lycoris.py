@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 _NEEDED = ("r", "alpha", "rank_pattern", "alpha_pattern", "target_modules")
 _NEVER = ("peft_version", "inference_mode", "auto_mapping", "base_model_name_or_path", "peft_type")
-_MARKS = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
-"""How kohya's names of a network's layers begin; CLIP's ``text_model`` is in them, whatever transformers calls it."""
 
 
 def trained_lycoris(model: DiffusionModel, trainable: Trainable) -> dict[str, dict[str, Lycoris]]:
@@ -83,27 +81,18 @@ def peft_tensors(updates: Mapping[str, Lycoris], prefix: str) -> dict[str, Tenso
     }
 
 
-def kohya_tensors(part: str, updates: Mapping[str, Lycoris]) -> dict[str, Tensor]:
-    """Returns the tensors of one network under kohya's names: ``lora_unet_<path with _>.hada_w1_a`` and so on.
+def kohya_factors(update: Lycoris) -> tuple[dict[str, Tensor], float]:
+    """Returns the factors of one layer and its alpha, as kohya's layout has them.
 
     No reader looks at the alpha of a LoKr of two whole matrices, so its scale goes into the first of them.
     """
-    import torch
-
-    tensors: dict[str, Tensor] = {}
-    for path, update in updates.items():
-        name = _MARKS[part] + path.removeprefix("text_model.").replace(".", "_")
-        factors, alpha = dict(update.factors), 1.0
-        if update.rank is None:
-            factors["lokr_w1"] = factors["lokr_w1"] * update.scale
-        else:
-            alpha = update.scale * update.rank
-        tensors |= {f"{name}.{factor}": tensor for factor, tensor in factors.items()}
-        tensors[f"{name}.alpha"] = torch.tensor(alpha)
-    return tensors
+    factors: dict[str, Tensor] = {name: factor for name, factor in update.factors.items()}
+    if update.rank is None:
+        return {**factors, "lokr_w1": factors["lokr_w1"] * update.scale}, 1.0
+    return factors, update.scale * update.rank
 
 
-def kohya_metadata(settings: Mapping[str, Any], kind: str) -> dict[str, str]:
+def lycoris_metadata(settings: Mapping[str, Any], kind: str) -> dict[str, str]:
     """Returns what kohya's readers show: module, algorithm, rank and alpha."""
     return {
         "ss_network_module": "lycoris.kohya",

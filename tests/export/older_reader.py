@@ -40,6 +40,8 @@ def main(base: Path, exports: Path, out: Path) -> None:
         pipeline = load(base)
         if folder.name.startswith("lora"):
             pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
+        elif folder.name.startswith("kohya"):
+            pipeline.load_lora_weights(folder, weight_name="kohya.safetensors")
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)

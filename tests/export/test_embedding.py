@@ -123,7 +123,7 @@ def test_a_lora_read_by_peft_and_its_word_by_diffusers_predict_what_was_trained(
 
 def test_what_is_exported_where_nothing_is_asked_for() -> None:
     assert [one.kind for one in default_exports("sd1", "textual_inversion")] == ["embedding"]
-    assert [one.kind for one in default_exports("sd1", "pivotal")] == ["diffusers", "peft", "embedding"]
+    assert [one.kind for one in default_exports("sd1", "pivotal")] == ["diffusers", "peft", "kohya", "embedding"]
 
 
 def test_every_export_of_pivotal_holds_the_same_word_and_the_same_bytes_again(
@@ -134,7 +134,7 @@ def test_every_export_of_pivotal_holds_the_same_word_and_the_same_bytes_again(
         for export in default_exports("sd1", "pivotal"):
             export.write(model, trainable, tmp_path / name / export.kind, METADATA, fresh_base=fresh_base)
     words = [load_file(path) for path in (tmp_path / "a").rglob("learned_embeds.safetensors")]
-    assert len(words) == 3
+    assert len(words) == 4
     assert all(torch.equal(word["<my-toy>"], vectors_of(trainable)) for word in words)
     for path in (path for path in (tmp_path / "a").rglob("*") if path.is_file()):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from limner.export.diffusers import Diffusers
+from limner.export.kohya import Kohya
 from limner.export.peft import Peft
 from limner.export.portable import make_portable
 from limner.methods.full import Full
@@ -94,6 +95,9 @@ def pictures(
         for kind, export in (("lora", Diffusers()), ("peft", Peft())):
             export.write(model, trainable, exports / f"{kind}_{name}", METADATA, fresh_base=fresh_base)
             draw(model, ours / f"{kind}_{name}.npy")
+        if not lora.dora:
+            Kohya().write(model, trainable, exports / f"kohya_{name}", METADATA, fresh_base=fresh_base)
+            draw(model, ours / f"kohya_{name}.npy")
     for name, method in LYCORIS.items():
         model, trainable = train(method)
         Peft().write(model, trainable, exports / f"peft_{name}", METADATA, fresh_base=fresh_base)
@@ -141,6 +145,7 @@ def test_the_model_that_ships_with_the_package_is_drawn_alike(pictures: tuple[Pa
     "name",
     [
         *(f"{kind}_{name}" for kind in ("lora", "peft") for name in LORAS),
+        *(f"kohya_{name}" for name, lora in LORAS.items() if not lora.dora),
         *(f"peft_{name}" for name in LYCORIS),
         *(f"full_{name}" for name in FULLS),
     ],

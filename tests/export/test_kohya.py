@@ -1,4 +1,4 @@
-"""LoHa and LoKr leave as a PEFT folder and as a file of LyCORIS; both give what was trained, read by other code."""
+"""Adapters leave as a file with kohya's names, LoHa and LoKr as a PEFT folder too; all give what was trained."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from limner.core.errors import UserError
 from limner.export import default_exports
-from limner.export.lycoris import Lycoris
+from limner.export.kohya import Kohya
 from limner.export.peft import Peft
 from limner.methods.loha import Loha
 from limner.methods.lokr import Lokr
+from limner.methods.lora import Lora
 from limner.methods.trainable import Trainable
 from limner.models.adapters import AdapterRef, load_adapters
 from limner.models.probe import difference, probe
@@ -40,10 +41,17 @@ METHODS: dict[str, Loha | Lokr] = {
     "LoKr, whole": Lokr(rank=1000, alpha=300, targets=CONV),
 }
 Trained = tuple[SD1Model, Trainable]
-Train = Callable[[Loha | Lokr], Trained]
+Train = Callable[[Lora | Loha | Lokr], Trained]
+LORAS = {
+    "LoRA": Lora(rank=4, alpha=6),
+    "LoRA everywhere": Lora(rank=2, alpha=1, targets=CONV, text_encoder=True),
+}
 
 
-@pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
+ALL = METHODS | LORAS
+
+
+@pytest.fixture(params=ALL.values(), ids=ALL.keys())
 def trained(request: pytest.FixtureRequest, train: Train) -> Trained:
     return train(request.param)
 
@@ -68,7 +76,7 @@ def test_a_file_of_lycoris_predicts_what_was_trained(
     trained: Trained, fresh_base: Callable[[], SD1Model], tmp_path: Path
 ) -> None:
     model, trainable = trained
-    result = Lycoris().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
+    result = Kohya().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
     assert result.effect > 0.01
     fresh = fresh_base()
     load_adapters(fresh.networks, [AdapterRef(tmp_path / "out")])
@@ -79,6 +87,8 @@ def delta(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
     """A linear layer's update as ComfyUI computes it of the file: alpha / rank counts only where something is split."""
     part = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
     alpha = float(part["alpha"])
+    if "lora_up.weight" in part:
+        return part["lora_up.weight"] @ part["lora_down.weight"] * alpha / part["lora_down.weight"].shape[0]
     if "hada_w1_a" in part:
         products = part["hada_w1_a"] @ part["hada_w1_b"], part["hada_w2_a"] @ part["hada_w2_b"]
         return products[0] * products[1] * alpha / part["hada_w1_b"].shape[0]
@@ -92,13 +102,13 @@ def delta(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
     return torch.kron(*halves) * (1.0 if rank is None else alpha / rank)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_update_of_the_file_by_formula_is_the_one_of_peft(
     train: Train, fresh_base: Callable[[], SD1Model], tmp_path: Path, name: str
 ) -> None:
-    model, trainable = train(METHODS[name])
-    Lycoris().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
-    tensors = load_file(tmp_path / "out" / "lycoris.safetensors")
+    model, trainable = train(ALL[name])
+    Kohya().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
+    tensors = load_file(tmp_path / "out" / "kohya.safetensors")
     path = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     expected = model.unet.get_submodule(path).get_delta_weight("default").detach()
     torch.testing.assert_close(delta(tensors, f"lora_unet_{path.replace('.', '_')}"), expected, rtol=1e-5, atol=1e-6)
@@ -109,8 +119,8 @@ def test_the_names_and_shapes_are_those_that_comfyui_and_a1111_look_for(
 ) -> None:
     def written(method: Loha | Lokr, start: str) -> dict[str, tuple[int, ...]]:
         model, trainable = train(method)
-        Lycoris().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
-        tensors = load_file(tmp_path / "out" / "lycoris.safetensors")
+        Kohya().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
+        tensors = load_file(tmp_path / "out" / "kohya.safetensors")
         assert all(name.startswith(("lora_unet_", "lora_te_text_model_encoder_layers_")) for name in tensors)
         return {n.removeprefix(start): tuple(t.shape) for n, t in tensors.items() if n.startswith(start)}
 
@@ -133,9 +143,9 @@ def test_the_headers_tell_algorithm_rank_alpha_and_trigger_word(
     model, trainable = train(Loha(rank=4, alpha=6))
     for export in default_exports("sd1", "loha"):
         export.write(model, trainable, tmp_path / export.kind, METADATA, fresh_base=fresh_base)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lycoris", "peft"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["kohya", "peft"]
     for file in (
-        tmp_path / "lycoris" / "lycoris.safetensors",
+        tmp_path / "kohya" / "kohya.safetensors",
         tmp_path / "peft" / "unet" / "adapter_model.safetensors",
     ):
         with safe_open(file, "pt") as opened:
@@ -151,12 +161,59 @@ def test_the_headers_tell_algorithm_rank_alpha_and_trigger_word(
     }  # fmt: skip
 
 
+def test_diffusers_reads_the_denoisers_part_of_a_lora(
+    train: Train, fresh_base: Callable[[], SD1Model], tmp_path: Path
+) -> None:
+    model, trainable = train(Lora(rank=2, alpha=6, targets=CONV))
+    Kohya().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
+    fresh = fresh_base()
+    fresh.pipeline().load_lora_weights(tmp_path / "out", weight_name="kohya.safetensors")
+    assert difference(probe(fresh), probe(model)).relative < 1e-5
+
+
+def test_a_lora_has_kohyas_names_and_its_own_alpha(
+    train: Train, fresh_base: Callable[[], SD1Model], tmp_path: Path
+) -> None:
+    model, trainable = train(LORAS["LoRA everywhere"])
+    Kohya().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
+    tensors = load_file(tmp_path / "out" / "kohya.safetensors")
+    starts = {
+        "lora_unet_down_blocks_1_resnets_0_conv1": ((2, 32, 3, 3), (64, 2, 1, 1)),
+        "lora_te_text_model_encoder_layers_0_self_attn_q_proj": ((2, 32), (32, 2)),
+    }
+    for start, (down, up) in starts.items():
+        assert tuple(tensors[f"{start}.lora_down.weight"].shape) == down
+        assert tuple(tensors[f"{start}.lora_up.weight"].shape) == up
+        assert float(tensors[f"{start}.alpha"]) == 1
+    assert {name.rpartition(".alpha")[0] for name in tensors if name.endswith(".alpha")} == {
+        name.removesuffix(".lora_up.weight") for name in tensors if name.endswith(".lora_up.weight")
+    }
+    with safe_open(tmp_path / "out" / "kohya.safetensors", "pt") as opened:
+        header = opened.metadata()
+    assert header["ss_network_module"] == "networks.lora"
+    assert (header["ss_network_dim"], header["ss_network_alpha"], header["ss_base_model_version"]) == (
+        "2",
+        "1",
+        "sd_v1",
+    )
+
+
+def test_dora_is_refused_since_programs_disagree_on_it(
+    train: Train, fresh_base: Callable[[], SD1Model], tmp_path: Path
+) -> None:
+    model, trainable = train(Lora(dora=True))
+    with pytest.raises(UserError, match="ComfyUI and Forge divide by the norm of the base"):
+        Kohya().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
+    assert not list(tmp_path.iterdir())
+    assert [one.kind for one in default_exports("sd1", "lora", dora=True)] == ["diffusers", "peft"]
+
+
 def test_half_precision_files_hold_halves_and_stay_close(
     train: Train, fresh_base: Callable[[], SD1Model], tmp_path: Path
 ) -> None:
     model, trainable = train(SPLIT)
-    Lycoris(dtype="float16").write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
-    assert {t.dtype for t in load_file(tmp_path / "out" / "lycoris.safetensors").values()} == {torch.float16}
+    Kohya(dtype="float16").write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
+    assert {t.dtype for t in load_file(tmp_path / "out" / "kohya.safetensors").values()} == {torch.float16}
     fresh = fresh_base()
     load_adapters(fresh.networks, [AdapterRef(tmp_path / "out")])
     assert 0 < difference(probe(fresh), probe(model)).relative < 1e-2
@@ -165,18 +222,18 @@ def test_half_precision_files_hold_halves_and_stay_close(
 def test_a_file_with_another_alpha_is_refused(
     train: Train, fresh_base: Callable[[], SD1Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from limner.export import lycoris
+    from limner.export import kohya
 
-    write = lycoris.write_atomic
+    write = kohya.write_atomic
 
     def doubled(path: Path, data: bytes) -> None:
         write(path, data)
         save_file({name: value * (2 if name.endswith("alpha") else 1) for name, value in load_file(path).items()}, path)
 
-    monkeypatch.setattr(lycoris, "write_atomic", doubled)
+    monkeypatch.setattr(kohya, "write_atomic", doubled)
     model, trainable = train(Loha(alpha=8))
     with pytest.raises(UserError, match="predicts something else"):
-        Lycoris().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
+        Kohya().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
     assert not list(tmp_path.iterdir())
 
 
@@ -185,7 +242,7 @@ def test_something_trained_beside_the_adapter_is_an_error(
 ) -> None:
     model, trainable = train(Loha())
     trainable.params["unet.conv_in.bias"] = model.unet.conv_in.bias
-    for export in (Peft(), Lycoris()):
+    for export in (Peft(), Kohya()):
         with pytest.raises(RuntimeError, match="conv_in"):
             export.write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
     assert not list(tmp_path.iterdir())
@@ -225,10 +282,10 @@ def test_the_package_of_lycoris_predicts_what_was_trained(
     if method.kind == "lokr" and method.decompose_factor == 4:
         method = method.model_copy(update={"targets": tuple(t for t in CONV if t not in ("conv_in", "conv_out"))})
     model, trainable = train(method)
-    Lycoris().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
+    Kohya().write(model, trainable, tmp_path / "out", METADATA, fresh_base=fresh_base)
     inputs = {"x": torch.randn(2, 4, 16, 16), "t": torch.tensor([100, 700]), "states": torch.randn(2, 77, 32)}
     save_file(inputs, tmp_path / "inputs.safetensors")
-    arguments = (Path.cwd(), base_folder, tmp_path / "out" / "lycoris.safetensors")
+    arguments = (Path.cwd(), base_folder, tmp_path / "out" / "kohya.safetensors")
     files = (tmp_path / "inputs.safetensors", tmp_path / "answer.safetensors")
     done = subprocess.run(
         [sys.executable, "-c", READ_BY_LYCORIS, *map(str, (*arguments, *files))],
