@@ -181,25 +181,12 @@ def configs_in(annotation: Any) -> list[type[Config]]:
 def test_the_keys_that_are_named_exist() -> None:
     keys = known_keys()
     assert {"validation.patience", "method.lora.rank", "dataset.class_drawing.steps"} <= keys
-    files = (
-        ".txt",
-        ".md",
-        ".json",
-        ".jsonl",
-        ".csv",
-        ".parquet",
-        ".safetensors",
-        ".py",
-        ".jpg",
-        ".png",
-        ".caption",
-        ".html",
-    )
+    files = (".txt", ".md", ".json", ".jsonl", ".csv", ".parquet", ".safetensors", ".py", ".jpg", ".png", ".caption")
     for page, text in PAGES.items():
         words = re.findall(r"`[^`\n]+`", text) + ["`" + word for words in commands(page) for word in words]
         for word in words:
             for key in re.findall(r"(?<![\w./-])([a-z_]+(?:\.[a-z_0-9]+)+)(?=[=` ]|$)", word):
-                known = key in keys or key.endswith(files) or word.startswith("`python -m ")
+                known = key in keys or key.endswith((*files, ".html", ".bak")) or word.startswith("`python -m ")
                 assert known, f"{page}.md names {key}"
 
 

@@ -61,7 +61,7 @@ class ScoreResult:
 
     @property
     def first(self) -> int:
-        """Pairs whose caption fits its picture at least as well as any other caption does."""
+        """Pairs whose picture no other caption fits better."""
         return sum(pair.rank == 1 for pair in self.pairs)
 
     def rows(self) -> list[tuple[str, str]]:
@@ -76,7 +76,7 @@ class ScoreResult:
         if self.mean_of_wrong_pairs is not None and self.spread is not None:
             rows += [
                 ("wrong pairs", f"mean {self.mean_of_wrong_pairs:.2f}, standard deviation {self.spread:.2f}"),
-                ("rank 1", f"{self.first:,} of {len(self.pairs):,} captions fit best to their own picture"),
+                ("rank 1", f"{self.first:,} of {len(self.pairs):,} pairs: no other caption fits the picture better"),
             ]
         else:
             rows.append(("rank", "there is no other caption to compare with, so ranks say nothing"))
@@ -176,7 +176,7 @@ def sentence(pair: Pair) -> str:
     if pair.fits_better is not None and pair.score_there is not None:
         said.append(f"this caption fits {pair.fits_better} much better ({pair.score_there:.2f})")
     if pair.better_caption is not None:
-        said.append(f"this picture fits better to {pair.better_caption!r}")
+        said.append(f"the caption that fits this picture best is {pair.better_caption!r}")
     return "; ".join(said)
 
 
