@@ -16,10 +16,26 @@ if TYPE_CHECKING:
     from limner.core.errors import UserError
     from limner.drawing import draw
     from limner.preflight import Plan, plan
+    from limner.reading.captioning import caption
+    from limner.reading.scoring import score
+    from limner.reading.searching import search
     from limner.run import RunResult, finetune
 
 __version__ = "0.1.0"
-__all__ = ["Plan", "RunConfig", "RunResult", "UserError", "__version__", "draw", "finetune", "load_config", "plan"]
+__all__ = [
+    "Plan",
+    "RunConfig",
+    "RunResult",
+    "UserError",
+    "__version__",
+    "caption",
+    "draw",
+    "finetune",
+    "load_config",
+    "plan",
+    "score",
+    "search",
+]
 
 _HOME = {
     "RunConfig": "limner.config",
@@ -29,7 +45,10 @@ _HOME = {
     "Plan": "limner.preflight",
     "plan": "limner.preflight",
     "RunResult": "limner.run",
+    "caption": "limner.reading.captioning",
     "finetune": "limner.run",
+    "score": "limner.reading.scoring",
+    "search": "limner.reading.searching",
 }
 
 

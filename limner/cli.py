@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import logging
-import os
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from limner import __version__
+from limner.commands import reading
+from limner.commands.shown import shown as _progress
 from limner.core.errors import UserError
 
 if TYPE_CHECKING:
-    from limner.console import JsonProgress, TerminalProgress
     from limner.run import RunResult
 
 WRONG_USE, STOPPED = 2, 128
@@ -183,6 +179,10 @@ def demo(
     _exit_if_stopped(result.run)
 
 
+for command in (reading.caption, reading.search, reading.score):
+    app.command()(command)
+
+
 def _version(value: bool) -> None:
     if value:
         print(f"limner {__version__}")
@@ -196,32 +196,6 @@ def _options(
     ] = False,
 ) -> None:
     """Options that stand before a command."""
-
-
-@contextlib.contextmanager
-def _progress(json_lines: bool) -> Iterator[JsonProgress | TerminalProgress]:
-    from limner.console import JsonProgress, TerminalProgress
-
-    _quiet_libraries()
-    with JsonProgress() if json_lines else TerminalProgress() as progress:
-        try:
-            yield progress
-        except (UserError, OSError) as error:
-            if isinstance(progress, JsonProgress) and not isinstance(error, BrokenPipeError):
-                progress.event("error", {"text": str(error)})
-            raise
-        except KeyboardInterrupt:
-            progress.say("stopped")
-            raise
-
-
-def _quiet_libraries() -> None:
-    """Keeps the libraries' own bars and advice off the terminal; errors still come through."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(diffusers|transformers|peft|huggingface_hub).*")
 
 
 def main() -> None:

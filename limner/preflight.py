@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from limner.config import RunConfig, conflicts
 from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
+from limner.data.cache import shared_folder
 from limner.data.caption_tools import CaptionTools, caption_rows
 from limner.data.ledger import Ledger, survey
 from limner.data.masks import with_masks
@@ -227,6 +227,4 @@ def _check_sizes(config: RunConfig, ledger: Ledger, multiple: int) -> None:
 
 def cache_folder(config: RunConfig) -> Path:
     """Returns the folder that all runs share."""
-    if config.cache.folder is not None:
-        return config.cache.folder
-    return Path(os.environ.get("LIMNER_CACHE") or Path.home() / ".cache" / "limner")
+    return config.cache.folder or shared_folder()

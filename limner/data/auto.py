@@ -54,21 +54,24 @@ class AutoDataset(Config):
             return _read(HubDataset(id=self.path.as_posix()), f"{str(self.path)!r} is no folder here")
         if self.caption is not None:
             return _read(Folder(path=self.path, caption=self.caption), "caption is set")
-        listing = list_folder(self.path)
-        found = _recognise(self.path, listing)
-        if len(found) > 1:
-            known = "; ".join(f"kind: {layout.kind} ({evidence})" for layout, evidence in found)
-            raise UserError(
-                f"{str(self.path)!r} can be read as {known}.", where="dataset.kind", fix="Name one of them."
-            )
-        if not found:
-            raise _not_recognised(self.path, listing)
-        return _read(*found[0])
+        return _read(*recognised(self.path))
 
     def _is_on_the_hub(self) -> bool:
         """A path that is not there is a name on the Hub, unless its first part is a folder: then it is a slip."""
         looks_so = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.path.as_posix()) is not None
         return looks_so and not self.path.exists() and not self.path.parent.exists()
+
+
+def recognised(path: Path) -> tuple[Layout, str]:
+    """Returns the layout that the files in a folder speak for, and why; raises UserError if it is not clear."""
+    listing = list_folder(path)
+    found = _recognise(path, listing)
+    if len(found) > 1:
+        known = "; ".join(f"kind: {layout.kind} ({evidence})" for layout, evidence in found)
+        raise UserError(f"{str(path)!r} can be read as {known}.", where="dataset.kind", fix="Name one of them.")
+    if not found:
+        raise _not_recognised(path, listing)
+    return found[0]
 
 
 def _recognise(path: Path, listing: Listing) -> list[tuple[Layout, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 CACHE_VERSION = 1
 MEMORY_BYTES = 2 * 2**30
+
+
+def shared_folder() -> Path:
+    """Returns the folder that all runs share: $LIMNER_CACHE, else ~/.cache/limner."""
+    return Path(os.environ.get("LIMNER_CACHE") or Path.home() / ".cache" / "limner")
 
 
 def content_key(**parts: Any) -> str:
@@ -41,15 +47,22 @@ class TensorCache:
 
     def get(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Returns the entry of ``key``, computing it with ``make`` only if there is none; tensors on the CPU."""
-        if key in self._held:
-            self._held.move_to_end(key)
-            return self._held[key]
-        tensors = self._read(key) if self.folder else None
+        tensors = self.find(key)
         if tensors is None:
             tensors = {name: value.detach().cpu().contiguous() for name, value in make().items()}
             self.made += 1
             self._write(key, tensors)
-        if self.folder:
+            if self.folder:
+                self._hold(key, tensors)
+        return tensors
+
+    def find(self, key: str) -> dict[str, Tensor] | None:
+        """Returns the entry of ``key``, or None if there is none."""
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key]
+        tensors = self._read(key) if self.folder else None
+        if tensors is not None:
             self._hold(key, tensors)
         return tensors
 

@@ -29,7 +29,10 @@ _BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
-_PRIVATE_KEYS = ("_class_name", "_diffusers_version", "_name_or_path", "_commit_hash", "_use_default_values")
+_PRIVATE_KEYS = (
+    "_class_name", "_diffusers_version", "_name_or_path", "_commit_hash", "_use_default_values",
+    "_remove_final_layer_norm",  # of OPT, the language model of BLIP-2: true or false
+)  # fmt: skip
 _CODE_KEYS = (
     "auto_map", "trust_remote_code", "custom_pipeline", "custom_pipelines", "custom_revision", "attn_implementation",
     "experts_implementation", "kernel_config", "use_kernels", "quantization_config", "base_model_name_or_path",

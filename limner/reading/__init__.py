@@ -1,0 +1,1 @@
+"""CLIP and captioning models used on their own: captions for pictures, search by words, a check of captions."""
