@@ -154,7 +154,7 @@ def test_the_same_training_gives_the_same_bytes(
         for export in default_exports("sd1", "lora"):
             export.write(model, trainable, tmp_path / name / export.kind, METADATA, fresh_base=fresh_base)
     written = {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()}
-    assert len(written) == 7
+    assert len(written) == 9
     for path in written:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
 
