@@ -154,3 +154,35 @@ def test_pictures_of_another_size_than_the_tower_reads_are_refused(model: Path, 
 def test_a_pipeline_is_no_clip(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no CLIP model"):
         finetune(config(save_tiny(tmp_path / "sd"), pictures, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("key", ["method.towers", "method.lora.towers"])
+def test_a_diffusion_model_has_no_towers(model: Path, pictures: Path, tmp_path: Path, key: str) -> None:
+    lora = {"kind": "lora", "towers": {}}
+    pivotal = {"kind": "pivotal", "token": "<it>", "initialise": "dog", "lora": lora}
+    values = config(model, pictures, tmp_path / "run").model_dump()
+    values |= {"model": {"kind": "sd1", "path": "builtin"}, "objective": {"kind": "denoising"}}
+    method = pivotal if key == "method.lora.towers" else lora
+    problems = conflicts(RunConfig.model_validate({**values, "method": method}))
+    assert problems == [f"{key}: model 'sd1' has none; leave it out."]
+
+
+def test_a_lora_is_exported_to_all_that_can_hold_it(model: Path, pictures: Path, tmp_path: Path) -> None:
+    def written(temperature: bool) -> list[str]:
+        method = {"kind": "lora", "towers": {"temperature": temperature}}
+        run = config(model, pictures, tmp_path / str(temperature), method=method)
+        return [export.path.name for export in finetune(run).exports]
+
+    assert written(False) == ["peft", "transformers"]
+    assert written(True) == ["transformers"]
+
+
+def test_a_checkpoint_of_other_groups_is_refused(model: Path, pictures: Path, tmp_path: Path) -> None:
+    run = config(model, pictures, tmp_path / "run", method={"kind": "towers", "layer_decay": 0.5})
+    finetune(run)
+    state = RunDir(run.out).checkpoint(4) / "state.json"
+    text = state.read_text()
+    assert '"visual_projection.top"' in text
+    state.write_text(text.replace('"visual_projection.top"', '"visual_projection.bottom"'))
+    with pytest.raises(UserError, match=r"groups what trains as .*'visual_projection.bottom'.*, this version"):
+        finetune(run, resume=True)

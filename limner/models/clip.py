@@ -147,6 +147,11 @@ def _colour_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ..
     return tuple(config["image_mean"]), tuple(config["image_std"]), ()
 
 
+def _refuse_trained(network: nn.Module) -> None:
+    if any(parameter.requires_grad for parameter in network.parameters()):
+        raise RuntimeError("the hash must be taken before the model is trained: it stands for the base model")
+
+
 @dataclass(frozen=True, eq=False)
 class ClipModel:
     """A :class:`~limner.models.protocol.DualEncoder` around transformers' CLIPModel."""
@@ -203,8 +208,7 @@ class ClipModel:
 
     @functools.cached_property
     def _hash(self) -> str:
-        if any(parameter.requires_grad for parameter in self.network.parameters()):
-            raise RuntimeError("the hash must be taken before the model is trained: it stands for the base model")
+        _refuse_trained(self.network)
         return content_hash(self.network, self.network.config.to_dict(), self._words, str(self.token_limit))
 
     @functools.cached_property
@@ -223,12 +227,14 @@ class ClipModel:
 
     @functools.cached_property
     def _image_hash(self) -> str:
+        _refuse_trained(self.network.vision_model)
         tower, colours = self.network.vision_model, json.dumps([self.means, self.stds])
         return content_hash(tower, tower.config.to_dict(), colours)
 
     @functools.cached_property
     def _text_hash(self) -> str:
         tower = self.network.text_model
+        _refuse_trained(tower)
         return content_hash(tower, tower.config.to_dict(), self._words, str(self.token_limit))
 
     def put_head(self, part: str, head: HeadKind, *, dim: int, hidden: int | None, seed: int) -> None:

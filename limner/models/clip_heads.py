@@ -195,9 +195,25 @@ def read_heads(network: CLIPModel, folder: Path) -> None:
             where=str(folder / WEIGHTS),
             fix="Export the model again, and copy the whole folder.",
         )
+    _refuse_other_dims(network, folder)
     with torch.no_grad():
         for name, place in places.items():
             place.copy_(tensors[name])
+
+
+def _refuse_other_dims(network: CLIPModel, folder: Path) -> None:
+    """Raises UserError where the sides do not give embeddings of one size, or a residual head not its projection's."""
+    dims = set()
+    for part in PROJECTIONS:
+        own = int(network.state_dict()[f"{part}.weight"].shape[0])
+        shape = shape_of(network.get_submodule(part))
+        dims |= {own} if shape is None else {shape.dim, own} if shape.head == "residual" else {shape.dim}
+    if len(dims) > 1:
+        raise UserError(
+            f"its embeddings have {' and '.join(map(str, sorted(dims)))} numbers, which cannot be compared.",
+            where=str(folder / SHAPES),
+            fix="Export the model again.",
+        )
 
 
 def _read_shapes(path: Path) -> dict[str, HeadShape]:

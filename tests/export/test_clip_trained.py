@@ -148,6 +148,19 @@ def test_a_model_with_heads_trains_on_and_keeps_them(folder: Path, tmp_path: Pat
     assert difference(probe_dual_encoder(read), probe_dual_encoder(before)).relative > 1e-1
 
 
+def other_dim(path: Path) -> None:
+    """Makes the text side's embeddings shorter, tensors and description alike."""
+    from safetensors.torch import save_file
+
+    tensors = load_file(path / "heads.safetensors")
+    for name in ("text_projection.out.weight", "text_projection.out.bias"):
+        tensors[name] = tensors[name][:12].clone()
+    save_file(tensors, path / "heads.safetensors")
+    values = json.loads((path / "clip_heads.json").read_text())
+    values["heads"]["text_projection"]["dim"] = 12
+    (path / "clip_heads.json").write_text(json.dumps(values))
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -165,6 +178,13 @@ def test_a_model_with_heads_trains_on_and_keeps_them(folder: Path, tmp_path: Pat
             ),
             "does not fit clip_heads.json",
         ),
+        (
+            lambda path: (path / "clip_heads.json").write_text(
+                '{"format": 1, "heads": {"visual_projection": null, "text_projection": {"head": "mlp", "dim": 16}}}'
+            ),
+            "does not fit clip_heads.json",
+        ),
+        (other_dim, "its embeddings have 12 and 16 numbers"),
     ],
 )
 def test_a_damaged_folder_of_heads_is_refused(
