@@ -17,9 +17,10 @@ from limner.data.masks import Masks
 from limner.data.prompts import has_word
 from limner.data.several import layouts, subjects
 from limner.evaluation.samples import Samples
-from limner.export import ExportConfig
+from limner.export import Export, ExportConfig, default_exports
 from limner.export.kohya import NO_DORA
 from limner.methods import MethodConfig
+from limner.methods.lora import Lora
 from limner.models import ModelConfig
 from limner.training.objectives import Denoising, ObjectiveConfig
 from limner.training.optimizers import AdamW, OptimizerConfig
@@ -76,10 +77,11 @@ class Cache(Config):
     """Latents and text states on the disk, found again by what they were computed from."""
 
     latents: bool = True
-    """Keep the autoencoder's output, and the mask if there is one, for each picture, crop and flip."""
+    """Keep the autoencoder's output, and the mask if there is one, for each picture, crop and flip; with method heads
+    the picture tower's output."""
     captions: bool = True
     """Keep the text encoder's states for each caption; not done where the text encoder trains, or where captions.
-    shuffle_tags or tag_dropout makes ever new captions."""
+    shuffle_tags or tag_dropout makes ever new captions. With method heads the text tower's output."""
     folder: Path | None = None
     """Where; shared by all runs. Unset: $LIMNER_CACHE, else ~/.cache/limner."""
 
@@ -102,7 +104,8 @@ class RunConfig(Config):
     masks: Masks | None = None
     """Train on a part of each picture, which a mask marks. Unset: on the whole."""
     method: MethodConfig
-    """What trains, and how: lora, loha, lokr, full, textual_inversion, pivotal or autoencoder."""
+    """What trains, and how: lora, loha, lokr, full, textual_inversion, pivotal or autoencoder; of CLIP towers, heads or
+    lora."""
     objective: ObjectiveConfig = Denoising()
     """What is minimised."""
     optimizer: OptimizerConfig = AdamW()
@@ -176,7 +179,8 @@ def conflicts(config: RunConfig) -> list[str]:
         elif export.kind == "kohya" and trains_dora(method):
             problems.append(f"export: {NO_DORA} Use the layouts of diffusers and PEFT.")
     problems += config.captions.conflicts(config.trigger_word)
-    return [*problems, *_family_conflicts(config), *_class_conflicts(config), *_mask_conflicts(config)]
+    problems += [*_family_conflicts(config), *_tower_conflicts(config)]
+    return [*problems, *_class_conflicts(config), *_mask_conflicts(config)]
 
 
 def trains_dora(method: MethodConfig) -> bool:
@@ -189,15 +193,20 @@ def _own_rates(method: MethodConfig) -> list[str]:
     if method.kind == "pivotal":
         scaled = ["method.token_lr_scale"] if method.token_lr_scale != 1 else []
         return scaled + [key.replace("method.", "method.lora.") for key in _own_rates(method.lora)]
-    if method.kind == "autoencoder" or method.kind == "textual_inversion":
+    if method.kind == "autoencoder" or method.kind == "textual_inversion" or method.kind == "heads":
         return []
+    if method.kind == "towers":
+        rates = {"text_lr_scale": method.text_lr_scale, "layer_decay": method.layer_decay}
+        return [f"method.{key}" for key, scale in rates.items() if scale != 1]
+    if method.kind == "lora" and method.towers is not None:
+        return ["method.towers.text_lr_scale"] if method.towers.text_lr_scale != 1 else []
     return ["method.text_encoder_lr_scale"] if method.text_encoder and method.text_encoder_lr_scale != 1 else []
 
 
 _FITTING = {
     "denoising": ("sd1", ("lora", "loha", "lokr", "full", "textual_inversion", "pivotal")),
     "reconstruction": ("sd1", ("autoencoder",)),
-    "contrastive": ("clip", ("full",)),
+    "contrastive": ("clip", ("towers", "heads", "lora")),
 }
 """By objective: the kind of model that it trains, and the methods."""
 
@@ -228,6 +237,43 @@ def _family_conflicts(config: RunConfig) -> list[str]:
         if config.validation is not None and config.validation.draws != Validation().draws:
             problems.append("validation.draws: this loss has no noise to draw; leave it out.")
     return problems
+
+
+def _tower_conflicts(config: RunConfig) -> list[str]:
+    """Returns where a method does not fit the towers of a CLIP model, or speaks of towers that are not there."""
+    method, problems = config.method, []
+    if config.model.kind != "clip":
+        lora = method.lora if method.kind == "pivotal" else method
+        if lora.kind == "lora" and lora.towers is not None:
+            key = "method.lora.towers" if method.kind == "pivotal" else "method.towers"
+            problems.append(f"{key}: model {config.model.kind!r} has none; leave it out.")
+        return problems
+    if method.kind == "lora":
+        if method.towers is None:
+            problems.append("method.towers: say where the adapters go in a CLIP model; {} puts them into both towers.")
+        elif method.towers.temperature and any(export.kind == "peft" for export in config.export or ()):
+            problems.append(
+                "export: 'peft' has no place for what method.towers.temperature trains; leave one of both out."
+            )
+        keys = {"targets", "text_encoder", "text_encoder_targets", "text_encoder_lr_scale"}
+        plain = Lora().model_dump(include=keys)
+        spoken = sorted(key for key, value in method.model_dump(include=keys).items() if value != plain[key])
+        problems += [f"method.{key}: is for a diffusion model; write method.towers instead." for key in spoken]
+    still = method.kind == "heads" or (method.kind == "towers" and method.image == "none" and method.text == "none")
+    if still and config.train.gradient_checkpointing:
+        problems.append("train.gradient_checkpointing: saves nothing where no tower trains; leave it out.")
+    return problems
+
+
+def exports_of(config: RunConfig) -> tuple[Export, ...]:
+    """Returns the files that a run writes: those of the config, or all that can hold what it trains."""
+    if config.export is not None:
+        return config.export
+    exports = default_exports(config.model.kind, config.method.kind, dora=trains_dora(config.method))
+    towers = config.method.towers if config.method.kind == "lora" else None
+    if towers is not None and towers.temperature:
+        return tuple(export for export in exports if export.kind != "peft")
+    return exports
 
 
 def _class_conflicts(config: RunConfig) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from limner.config import RunConfig, trains_dora
+from limner.config import RunConfig, exports_of
 from limner.core.config import Origins, to_yaml
 from limner.core.errors import NonFiniteError, UserError
 from limner.core.progress import Progress, Silent
@@ -198,12 +198,10 @@ def _export(
     config: RunConfig, rundir: RunDir, session: Session, step: int, progress: Progress
 ) -> tuple[ExportResult, ...]:
     """Writes the files of the weights in place, which are those of ``step``."""
-    from limner.export import default_exports
     from limner.export.metadata import file_metadata
 
     results = []
-    defaults = default_exports(config.model.kind, config.method.kind, dora=trains_dora(config.method))
-    exports = config.export if config.export is not None else defaults
+    exports = exports_of(config)
     metadata = file_metadata(
         base=session.model.source.name,
         base_hash=session.identity["base.clip" if config.model.kind == "clip" else "base.denoiser"],

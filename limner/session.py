@@ -126,13 +126,12 @@ def _keep_base(config: RunConfig, model: Trained, trainable: Trainable, progress
 
 
 def _new_state(config: RunConfig, trainable: Trainable, precision: Precision) -> TrainState:
-    from limner.methods.trainable import PLACEHOLDER
     from limner.training.ema import Ema
     from limner.training.loop import TrainState
 
     lrs = tuple(config.optimizer.lr * trainable.lr_scales.get(name, 1.0) for name in trainable.groups)
     groups = [
-        {"params": params, "lr": lr, **({"weight_decay": 0.0} if name == PLACEHOLDER else {})}  # no pull towards 0
+        {"params": params, "lr": lr, "name": name, **({"weight_decay": 0.0} if name in trainable.undecayed else {})}
         for (name, params), lr in zip(trainable.groups.items(), lrs, strict=True)
     ]
     return TrainState(
@@ -152,7 +151,8 @@ def _feed(config: RunConfig, ledger: Ledger, model: Trained, trainable: Trainabl
     slots: tuple[Prepared, ...] = tuple(p for p in ledger.prepared for _ in range(p.example.repeats))
     numbers = {bucket: number for number, bucket in enumerate(sorted({p.bucket for p in slots}))}
     folder = cache_folder(config) / "tensors"
-    keeps_text = config.objective.kind == "denoising" and not trainable.trains_text
+    pooled = config.method.kind == "heads"  # all before the heads is frozen
+    keeps_text = pooled or (config.objective.kind == "denoising" and not trainable.trains_text)
     caption_folder = folder if config.cache.captions and not config.captions.edits_tags else None
     return Feed(
         slots=slots,
@@ -165,7 +165,7 @@ def _feed(config: RunConfig, ledger: Ledger, model: Trained, trainable: Trainabl
         precision=precision,
         latents=TensorCache(folder if config.cache.latents else None),
         captions=TensorCache(caption_folder) if keeps_text else None,
-        reads=config.objective.reads,
+        reads="pooled" if pooled else config.objective.reads,
         caption_tools=CaptionTools(config.captions, config.trigger_word),
         masks=config.masks,
     )

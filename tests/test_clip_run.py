@@ -42,7 +42,7 @@ def config(model: Path, pictures: Path, out: Path, **changes: Any) -> RunConfig:
         "model": {"kind": "clip", "path": str(model)},
         "dataset": {"kind": "table", "path": pictures},
         "images": {"resolution": 32, "buckets": False},
-        "method": {"kind": "full"},
+        "method": {"kind": "towers", "text": "none"},
         "objective": {"kind": "contrastive"},
         "optimizer": {"kind": "adamw", "lr": 1e-3},
         "train": {"steps": 4, "batch_size": 4, "device": "cpu", "save_every": 2},
@@ -78,19 +78,19 @@ def test_the_temperature_stops_at_its_bound(model: Path) -> None:
     torch.testing.assert_close(above, Contrastive(max_logit_scale=50).losses(ours, batch, precision=precision))
 
 
-@pytest.mark.parametrize("text_encoder", [False, True])
+@pytest.mark.parametrize("text", ["none", "all"])
 def test_a_run_trains_what_it_says_and_its_export_is_read_by_transformers(
-    model: Path, pictures: Path, tmp_path: Path, text_encoder: bool
+    model: Path, pictures: Path, tmp_path: Path, text: str
 ) -> None:
-    method = {"kind": "full", "text_encoder": text_encoder}
+    method = {"kind": "towers", "text": text}
     result = finetune(config(model, pictures, tmp_path / "run", method=method))
     assert result.step == 4
     assert result.change is not None
     assert result.change > 0
     before, after = load_file(model / "model.safetensors"), load_file(result.exports[0].path / "model.safetensors")
     still = {name for name in before if torch.equal(before[name], after[name])}
-    text = {name for name in before if name.startswith("text_model.")}
-    assert still == (set() if text_encoder else text)
+    tower = {name for name in before if name.startswith("text_model.")}
+    assert still == (tower if text == "none" else set())
     CLIPModel.from_pretrained(result.exports[0].path)
 
 
@@ -110,7 +110,18 @@ def test_a_stopped_run_continues_bit_for_bit(model: Path, pictures: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"method": {"kind": "lora"}}, "'contrastive' trains model 'clip' by method full"),
+        ({"method": {"kind": "full"}}, "'contrastive' trains model 'clip' by method towers or heads or lora"),
+        ({"method": {"kind": "loha"}}, "'contrastive' trains model 'clip' by method towers or heads or lora"),
+        ({"method": {"kind": "lora"}}, "say where the adapters go"),
+        ({"method": {"kind": "lora", "towers": {}, "targets": ["to_q"]}}, "method.targets: is for a diffusion model"),
+        (
+            {"method": {"kind": "lora", "towers": {"temperature": True}}, "export": [{"kind": "peft"}]},
+            "no place for what method.towers.temperature trains",
+        ),
+        (
+            {"method": {"kind": "heads"}, "train": {"steps": 1, "batch_size": 4, "gradient_checkpointing": True}},
+            "saves nothing where no tower trains",
+        ),
         (
             {"objective": {"kind": "denoising"}},
             "'denoising' trains model 'sd1' by method lora or loha or lokr or full or ",
@@ -118,7 +129,7 @@ def test_a_stopped_run_continues_bit_for_bit(model: Path, pictures: Path, tmp_pa
         ({"train": {"steps": 1, "batch_size": 1}}, "no other caption"),
         ({"train": {"steps": 1, "batch_size": 4, "micro_batch_size": 2}}, "compares the whole batch"),
         ({"samples": {"prompts": ["a cat"]}}, "does not draw"),
-        ({"export": [{"kind": "diffusers"}]}, "cannot hold what method 'full' trains of 'clip'"),
+        ({"export": [{"kind": "diffusers"}]}, "cannot hold what method 'towers' trains of 'clip'"),
     ],
 )
 def test_what_does_not_belong_together_is_said(
@@ -143,3 +154,35 @@ def test_pictures_of_another_size_than_the_tower_reads_are_refused(model: Path, 
 def test_a_pipeline_is_no_clip(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no CLIP model"):
         finetune(config(save_tiny(tmp_path / "sd"), pictures, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("key", ["method.towers", "method.lora.towers"])
+def test_a_diffusion_model_has_no_towers(model: Path, pictures: Path, tmp_path: Path, key: str) -> None:
+    lora = {"kind": "lora", "towers": {}}
+    pivotal = {"kind": "pivotal", "token": "<it>", "initialise": "dog", "lora": lora}
+    values = config(model, pictures, tmp_path / "run").model_dump()
+    values |= {"model": {"kind": "sd1", "path": "builtin"}, "objective": {"kind": "denoising"}}
+    method = pivotal if key == "method.lora.towers" else lora
+    problems = conflicts(RunConfig.model_validate({**values, "method": method}))
+    assert problems == [f"{key}: model 'sd1' has none; leave it out."]
+
+
+def test_a_lora_is_exported_to_all_that_can_hold_it(model: Path, pictures: Path, tmp_path: Path) -> None:
+    def written(temperature: bool) -> list[str]:
+        method = {"kind": "lora", "towers": {"temperature": temperature}}
+        run = config(model, pictures, tmp_path / str(temperature), method=method)
+        return [export.path.name for export in finetune(run).exports]
+
+    assert written(False) == ["peft", "transformers"]
+    assert written(True) == ["transformers"]
+
+
+def test_a_checkpoint_of_other_groups_is_refused(model: Path, pictures: Path, tmp_path: Path) -> None:
+    run = config(model, pictures, tmp_path / "run", method={"kind": "towers", "layer_decay": 0.5})
+    finetune(run)
+    state = RunDir(run.out).checkpoint(4) / "state.json"
+    text = state.read_text()
+    assert '"visual_projection.top"' in text
+    state.write_text(text.replace('"visual_projection.top"', '"visual_projection.bottom"'))
+    with pytest.raises(UserError, match=r"groups what trains as .*'visual_projection.bottom'.*, this version"):
+        finetune(run, resume=True)

@@ -285,7 +285,7 @@ def test_a_dual_encoder_is_measured_too(pictures: Path, tmp_path: Path) -> None:
         "model": {"kind": "clip", "path": str(save_tiny_clip(tmp_path / "clip"))},
         "dataset": {"kind": "folder", "path": pictures},
         "images": {"resolution": 32, "buckets": False},
-        "method": {"kind": "full"},
+        "method": {"kind": "towers"},
         "objective": {"kind": "contrastive"},
         "optimizer": {"kind": "adamw", "lr": 1e-3},
         "train": {"steps": 4, "batch_size": 4, "device": "cpu"},

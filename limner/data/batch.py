@@ -36,7 +36,8 @@ class Batch:
     ids: tuple[str, ...]
     captions: tuple[str, ...]
     images: Tensor
-    """What the objective reads: the moments of the latents, [B, 2C, h, w], or pixels in [-1, 1], [B, 3, H, W]."""
+    """What the objective reads: the moments of the latents, [B, 2C, h, w], pixels in [-1, 1], [B, 3, H, W], or what a
+    frozen picture tower makes of them, [B, width]."""
     conditioning: dict[str, Tensor] | None
     """The text states, each [B, ...]; None where the text encoder trains and must read the captions itself."""
     weights: Tensor

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from limner.core.config import Config
 from limner.core.rundir import write_atomic, write_json
 from limner.export.metadata import architecture_metadata, safetensors_bytes
+from limner.export.peft_clip import write_clip_adapter
 from limner.export.result import ExportResult, compare, staged, write_record
 from limner.export.trained_lora import file_tensors, lora_settings, network_metadata, put_on, trained_layers
 from limner.export.trained_lycoris import lycoris_metadata, lycoris_settings, peft_tensors, trained_lycoris
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
 
 
 class Peft(Config):
-    """The layout of PEFT: ``unet/`` and ``text_encoder/``, each for PeftModel.from_pretrained(network, folder)."""
+    """The layout of PEFT: ``unet/`` and ``text_encoder/``, each for PeftModel.from_pretrained(network, folder).
+
+    Of a CLIP model the folder itself is one, for transformers' CLIPModel, with the projections if they train too."""
 
     kind: Literal["peft"] = "peft"
 
     methods: ClassVar[tuple[str, ...]] = ADAPTERS
-    models: ClassVar[tuple[str, ...]] = ("sd1",)
+    models: ClassVar[tuple[str, ...]] = ("sd1", "clip")
 
     def write(
         self,
@@ -57,6 +60,12 @@ class Peft(Config):
         """
         import torch
 
+        if model.source.family == "clip":
+            with staged(folder) as part_folder, torch.random.fork_rng(devices=[]):
+                base: Any = fresh_base
+                result = write_clip_adapter(cast("Any", model), trainable, part_folder, metadata, base)
+                write_record(part_folder, result, metadata)
+            return ExportResult(folder, result.reader, result.max_error, result.effect)
         found, word = _trained(model, trainable), trained_word(trainable)
         metadata = {**metadata, **architecture_metadata(model.source.family, trainable.kind)}
         with staged(folder) as part_folder, torch.random.fork_rng(devices=[]):

@@ -11,7 +11,7 @@ from limner.methods.trainable import Trainable
 from limner.models.adapter_files import LowRank, Update
 from limner.models.adapters import inject, lora_layers
 from limner.models.lycoris import Lycoris, attach
-from limner.models.protocol import DiffusionModel
+from limner.models.protocol import Trained
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ _NEEDED = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")
 _NEVER = ("peft_version", "inference_mode", "auto_mapping", "base_model_name_or_path", "peft_type")
 
 
-def trained_layers(model: DiffusionModel, trainable: Trainable) -> dict[str, dict[str, LowRank]]:
+def trained_layers(model: Trained, trainable: Trainable) -> dict[str, dict[str, LowRank]]:
     """Returns the trained updates by network and layer, float32 on the CPU.
 
     The vectors of a new word are left out; they have a file of their own. Raises RuntimeError where anything else
@@ -52,7 +52,7 @@ def _kept(parameter: Tensor) -> Tensor:
     return parameter.detach().float().cpu().clone()
 
 
-def put_on(model: DiffusionModel, layers: Mapping[str, Mapping[str, Update]]) -> None:
+def put_on(model: Trained, layers: Mapping[str, Mapping[str, Update]]) -> None:
     """Puts trained updates on the networks of a fresh model."""
     for part, updates in layers.items():
         network = model.networks[part]
@@ -66,7 +66,7 @@ def rounded(update: LowRank, dtype: torch.dtype) -> LowRank:
     return LowRank(update.down.to(dtype).float(), update.up.to(dtype).float(), update.alpha, magnitude)
 
 
-def lora_settings(model: DiffusionModel, part: str) -> dict[str, Any]:
+def lora_settings(model: Trained, part: str) -> dict[str, Any]:
     """Returns the adapter's config as PEFT's readers want it: five fields always, others where they are not default.
 
     An older PEFT refuses fields that it does not know, and an older diffusers wants all five.

@@ -21,11 +21,11 @@ def check_targets(
     networks: Mapping[str, nn.Module], targets: Sequence[str], text_encoder_targets: Sequence[str] | None
 ) -> None:
     """Raises UserError for a target that matches no layer of its network; None: the text encoders get no adapter."""
-    _refuse_unmatched(networks["unet"], targets, "method.targets")
+    refuse_unmatched(networks["unet"], targets, "method.targets")
     if text_encoder_targets is not None:
         for part, network in networks.items():
             if part.startswith("text_encoder"):
-                _refuse_unmatched(network, text_encoder_targets, "method.text_encoder_targets")
+                refuse_unmatched(network, text_encoder_targets, "method.text_encoder_targets")
 
 
 def add_adapters(
@@ -41,14 +41,15 @@ def add_adapters(
     ``make_config`` makes PEFT's config of the names of layers. Nothing else of these networks trains afterwards.
     """
     check_targets({"unet": model.denoiser, **model.text_encoders}, targets, text_encoder_targets)
-    params = _add(model.denoiser, "unet", make_config(list(targets)), seed)
+    params = add_adapter(model.denoiser, "unet", make_config(list(targets)), seed)
     if text_encoder_targets is not None:
         for part, encoder in model.text_encoders.items():
-            params |= _add(encoder, part, make_config(list(text_encoder_targets)), seed)
+            params |= add_adapter(encoder, part, make_config(list(text_encoder_targets)), seed)
     return params
 
 
-def _add(network: nn.Module, part: str, config: PeftConfig, seed: int) -> dict[str, nn.Parameter]:
+def add_adapter(network: nn.Module, part: str, config: PeftConfig, seed: int) -> dict[str, nn.Parameter]:
+    """Adds an adapter, float32, to one network, of which nothing else trains then; returns its parameters by name."""
     import torch
 
     network.requires_grad_(False)
@@ -61,8 +62,8 @@ def _add(network: nn.Module, part: str, config: PeftConfig, seed: int) -> dict[s
     return params
 
 
-def _refuse_unmatched(network: nn.Module, targets: Sequence[str], where: str) -> None:
-    """PEFT is silent about a target that matches nothing as long as another one matches."""
+def refuse_unmatched(network: nn.Module, targets: Sequence[str], where: str) -> None:
+    """Raises UserError for a target that matches no layer: PEFT is silent as long as another one matches."""
     import torch
 
     layers = [n for n, m in network.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]

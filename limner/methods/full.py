@@ -8,14 +8,14 @@ from pydantic import Field
 
 from limner.core.config import Config
 from limner.methods.trainable import Trainable
-from limner.models.protocol import Trained
+from limner.models.protocol import DiffusionModel
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class Full(Config):
-    """All the weights of the denoiser train, and those of the text encoder if asked for; of CLIP, the same."""
+    """All the weights of the denoiser train, and those of the text encoder if asked for."""
 
     kind: Literal["full"] = "full"
     text_encoder: bool = False
@@ -23,11 +23,11 @@ class Full(Config):
     text_encoder_lr_scale: float = Field(default=1.0, gt=0)
     """Learning rate of the text encoder as a multiple of optimizer.lr."""
 
-    def float32_parts(self, model: Trained) -> tuple[str, ...]:
+    def float32_parts(self, model: DiffusionModel) -> tuple[str, ...]:
         """Returns the networks that must not be put into half precision: rounding would be where training begins."""
         return tuple(model.full_parts(text_encoder=self.text_encoder))
 
-    def apply(self, model: Trained, *, seed: int) -> Trainable:
+    def apply(self, model: DiffusionModel, *, seed: int) -> Trainable:
         """Makes the weights trainable. ``seed`` is not needed: nothing new is made."""
         parts = model.full_parts(text_encoder=self.text_encoder)
         params = {name: value for part, network in parts.items() for name, value in _unfreeze(network, part).items()}

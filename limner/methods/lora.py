@@ -9,6 +9,7 @@ from pydantic import Field
 
 from limner.core.config import Config
 from limner.methods.adapters import add_adapters, check_targets
+from limner.methods.tower_adapters import TowerAdapters
 from limner.methods.trainable import Trainable
 from limner.models.protocol import DiffusionModel
 
@@ -41,10 +42,12 @@ class Lora(Config):
     """Layers of the text encoder that get an adapter, by the end of their names."""
     text_encoder_lr_scale: float = Field(default=1.0, gt=0)
     """Learning rate of the text encoder as a multiple of optimizer.lr."""
+    towers: TowerAdapters | None = None
+    """For a CLIP model, and for no other: where the adapters go in it; {} puts them into both towers."""
 
     def float32_parts(self, model: DiffusionModel) -> tuple[str, ...]:
-        """Returns the networks that must not be put into half precision: none, the adapters have their own format."""
-        return ()
+        """Returns the networks that must not be put into half precision; the adapters have their own format."""
+        return () if self.towers is None else self.towers.float32_parts
 
     def check_targets(self, networks: Mapping[str, nn.Module]) -> None:
         """Raises UserError for a target that matches no layer of the named ``networks``; these need no weights."""
@@ -52,6 +55,8 @@ class Lora(Config):
 
     def apply(self, model: DiffusionModel, *, seed: int) -> Trainable:
         """Adds the adapters, float32, to the model; ``seed`` decides their first values."""
+        if self.towers is not None:
+            return self.towers.apply(model, self._peft_config, seed=seed)
         params = add_adapters(
             model, self._peft_config, targets=self.targets, text_encoder_targets=self._text_targets, seed=seed
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -29,14 +30,22 @@ class Placeholder:
 class Trainable:
     """The parameters to train, by name: ``unet.``, ``text_encoder.`` or ``vae.`` before the network's own name."""
 
-    kind: Literal["lora", "loha", "lokr", "full", "textual_inversion", "pivotal", "autoencoder"]
+    kind: Literal[
+        "lora", "loha", "lokr", "full", "textual_inversion", "pivotal", "autoencoder", "towers", "heads"
+    ]  # fmt: skip
     params: dict[str, nn.Parameter]
     lr_scales: dict[str, float] = field(default_factory=dict)
-    """Factors of the learning rate by group: a network (``text_encoder``) or ``placeholder``; 1 where not named."""
+    """Factors of the learning rate by group: a network (``text_encoder``), ``placeholder``, or one of ``group_of``; 1
+    where not named."""
     waits: frozenset[str] = frozenset()
     """Parameters whose first gradient is zero by construction: LoRA's A, as long as its B is zero."""
     placeholder: Placeholder | None = None
     """The new word, where one trains."""
+    group_of: Mapping[str, str] = field(default_factory=dict)
+    """The group of a parameter that has another one than its network: that of its layer, say. Checkpoints keep the
+    names."""
+    undecayed: frozenset[str] = frozenset({PLACEHOLDER})
+    """The groups that no weight decay pulls towards 0."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -45,13 +54,17 @@ class Trainable:
 
     @property
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters that share a learning rate: those of each network, and last the vectors of a new word."""
-        own = self.placeholder.vectors if self.placeholder is not None else ()
-        groups = {
-            part: [p for name, p in self.params.items() if name.startswith(f"{part}.") and name not in own]
-            for part in self.parts
+        """The parameters that share a learning rate: those of each network, and last the vectors of a new word.
+
+        The groups of ``group_of`` come first, in its order.
+        """
+        vectors = self.placeholder.vectors if self.placeholder is not None else ()
+        own = {**self.group_of, **dict.fromkeys(vectors, PLACEHOLDER)}
+        groups: dict[str, list[nn.Parameter]] = {
+            name: [] for name in (*self.group_of.values(), *self.parts, PLACEHOLDER)
         }
-        groups[PLACEHOLDER] = [self.params[name] for name in own]
+        for name, parameter in self.params.items():
+            groups[own.get(name, name.partition(".")[0])].append(parameter)
         return {name: members for name, members in groups.items() if members}
 
     @property

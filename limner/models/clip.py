@@ -13,6 +13,7 @@ from pydantic import Field
 
 from limner.core.config import Config
 from limner.core.errors import UserError
+from limner.models.clip_heads import HeadKind, HeadShape, put_head, read_heads, towers_folder
 from limner.models.protocol import ModelSource
 from limner.models.safety import check_tree, read_config
 from limner.models.tokens import TokenCounter
@@ -61,7 +62,7 @@ class Clip(Config):
 
         patterns = [*_SMALL_FILES, *(name.removeprefix("./") for name in weight_patterns(".", _STEM))]
         place = self._locate(patterns)
-        folder = _checked(place.path)
+        folder = _checked(towers_folder(place.path))
         if find_weights(folder, _STEM) is None:
             raise no_weights(folder, _STEM)
         with quiet():
@@ -79,6 +80,7 @@ class Clip(Config):
                 where=str(folder),
                 fix="Download the model again, whole.",
             )
+        read_heads(network, place.path)
         means, stds, notices = _colour_statistics(folder)
         return ClipModel(
             network=network.requires_grad_(False).eval(),
@@ -92,7 +94,7 @@ class Clip(Config):
 
     def token_counter(self) -> TokenCounter:
         """Returns what can be said of captions and sizes without reading weights."""
-        folder = _checked(self._locate(_SMALL_FILES).path)
+        folder = _checked(towers_folder(self._locate(_SMALL_FILES).path))
         tokenizer = _tokenizer(folder)
         side = int(read_config(folder / "config.json")["vision_config"].get("image_size", 224))
         return TokenCounter(tokenizer, limit=tokenizer.model_max_length, size_multiple=side)
@@ -143,6 +145,11 @@ def _colour_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ..
         return tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD), (told,)
     config = read_config(file)
     return tuple(config["image_mean"]), tuple(config["image_std"]), ()
+
+
+def _refuse_trained(network: nn.Module) -> None:
+    if any(parameter.requires_grad for parameter in network.parameters()):
+        raise RuntimeError("the hash must be taken before the model is trained: it stands for the base model")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,15 +208,38 @@ class ClipModel:
 
     @functools.cached_property
     def _hash(self) -> str:
-        if any(parameter.requires_grad for parameter in self.network.parameters()):
-            raise RuntimeError("the hash must be taken before the model is trained: it stands for the base model")
-        words = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        words = {key: value for key, value in words.items() if key not in ("truncation", "padding")}
-        return content_hash(self.network, self.network.config.to_dict(), json.dumps(words), str(self.token_limit))
+        _refuse_trained(self.network)
+        return content_hash(self.network, self.network.config.to_dict(), self._words, str(self.token_limit))
 
-    def full_parts(self, *, text_encoder: bool) -> dict[str, nn.Module]:
-        """Returns what full fine-tuning trains: all but the text tower, whose states pipelines may read, or all."""
-        return {name: part for name, part in self.networks.items() if text_encoder or name != "text_encoder"}
+    @functools.cached_property
+    def _words(self) -> str:
+        """The tokenizer without what is set at each call."""
+        words = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        return json.dumps({key: value for key, value in words.items() if key not in ("truncation", "padding")})
+
+    def image_encoder_hash(self) -> str:
+        """Returns the hash of what the picture tower's output depends on."""
+        return self._image_hash
+
+    def text_encoder_hash(self) -> str:
+        """Returns the hash of what the text tower's output depends on."""
+        return self._text_hash
+
+    @functools.cached_property
+    def _image_hash(self) -> str:
+        _refuse_trained(self.network.vision_model)
+        tower, colours = self.network.vision_model, json.dumps([self.means, self.stds])
+        return content_hash(tower, tower.config.to_dict(), colours)
+
+    @functools.cached_property
+    def _text_hash(self) -> str:
+        tower = self.network.text_model
+        _refuse_trained(tower)
+        return content_hash(tower, tower.config.to_dict(), self._words, str(self.token_limit))
+
+    def put_head(self, part: str, head: HeadKind, *, dim: int, hidden: int | None, seed: int) -> None:
+        """Puts a new head, float32, in the place of ``visual_projection`` or ``text_projection``."""
+        put_head(self.network, part, HeadShape(head=head, dim=dim, hidden=hidden), seed=seed)
 
     def to(self, device: torch.device, dtype: torch.dtype, *, float32: Collection[str] = ()) -> None:
         """Moves the networks; those named in ``float32`` keep it, and so does the temperature."""
@@ -236,23 +266,35 @@ class ClipModel:
         return TokenCounter(self.tokenizer, self.token_limit, self.size_multiple).count(prompts)
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """Returns [B, D] of unit norm, float32, of pixels [B, 3, H, W] in [-1, 1]; gradients flow."""
-        import torch
+        """Returns [B, D] of unit norm, float32, of pixels [B, 3, H, W] in [-1, 1] or pooled [B, width]."""
         from torch.nn import functional
+
+        pooled = pixels if pixels.dim() == 2 else self.pool_images(pixels)
+        return functional.normalize(self.network.visual_projection(pooled).float(), dim=-1)
+
+    def pool_images(self, pixels: Tensor) -> Tensor:
+        """Returns the picture tower's output before the projection, [B, width], of pixels [B, 3, H, W] in [-1, 1]."""
+        import torch
 
         means = torch.tensor(self.means, device=pixels.device).view(1, 3, 1, 1)
         stds = torch.tensor(self.stds, device=pixels.device).view(1, 3, 1, 1)
         standard = (((pixels + 1) / 2 - means) / stds).to(self.network.visual_projection.weight.dtype)
-        pooled = self.network.vision_model(standard).pooler_output
-        return functional.normalize(self.network.visual_projection(pooled).float(), dim=-1)
+        pooled: Tensor = self.network.vision_model(standard).pooler_output
+        return pooled
 
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Returns [B, D] of unit norm, float32; prompts are cut at the token limit. Gradients flow."""
+    def embed_prompts(self, prompts: Sequence[str] | Tensor) -> Tensor:
+        """Returns [B, D] of unit norm, float32, of prompts or pooled [B, width]; gradients flow."""
+        import torch
         from torch.nn import functional
 
+        pooled = prompts if isinstance(prompts, torch.Tensor) else self.pool_prompts(prompts)
+        return functional.normalize(self.network.text_projection(pooled).float(), dim=-1)
+
+    def pool_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Returns the text tower's output before the projection, [B, width]; prompts are cut at the token limit."""
         inputs: Any = self.tokenizer(
             list(prompts), padding="max_length", max_length=self.token_limit, truncation=True, return_tensors="pt"
         )
         ids = inputs.input_ids.to(self.network.text_projection.weight.device)
-        pooled = self.network.text_model(ids).pooler_output
-        return functional.normalize(self.network.text_projection(pooled).float(), dim=-1)
+        pooled: Tensor = self.network.text_model(ids).pooler_output
+        return pooled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from limner.diffusion.process import NoiseProcess
 
@@ -55,9 +55,6 @@ class Trained(Protocol):
     def identity(self) -> dict[str, str]:
         """Returns what must stay for a checkpoint to be continued: hashes of weights and settings, before training."""
 
-    def full_parts(self, *, text_encoder: bool) -> dict[str, nn.Module]:
-        """Returns the networks that full fine-tuning trains, by name; the text encoders only if asked for."""
-
     def to(self, device: torch.device, dtype: torch.dtype, *, float32: Collection[str] = ()) -> None:
         """Moves the networks; those named in ``float32`` keep it, and so does an autoencoder, which would overflow."""
 
@@ -79,14 +76,37 @@ class DualEncoder(Trained, Protocol):
         """The logarithm of the factor of all similarities."""
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """Returns [B, D] of unit norm, float32, of pixels [B, 3, H, W] in [-1, 1]; gradients flow."""
+        """Returns [B, D] of unit norm, float32; gradients flow.
 
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Returns [B, D] of unit norm, float32; gradients flow."""
+        ``pixels`` is [B, 3, H, W] in [-1, 1], or what :meth:`pool_images` gave for them.
+        """
+
+    def embed_prompts(self, prompts: Sequence[str] | Tensor) -> Tensor:
+        """Returns [B, D] of unit norm, float32, of prompts or of what :meth:`pool_prompts` gave; gradients flow."""
+
+    def pool_images(self, pixels: Tensor) -> Tensor:
+        """Returns what the picture tower makes of pixels [B, 3, H, W] in [-1, 1] before the projection, [B, width]."""
+
+    def pool_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Returns what the text tower makes of prompts before the projection, [B, width]."""
+
+    def image_encoder_hash(self) -> str:
+        """Returns the hash of all that :meth:`pool_images` depends on; call it while the tower is the base's."""
+
+    def text_encoder_hash(self) -> str:
+        """Returns the hash of all that :meth:`pool_prompts` depends on; call it while the tower is the base's."""
+
+    def put_head(
+        self, part: str, head: Literal["linear", "mlp", "residual"], *, dim: int, hidden: int | None, seed: int
+    ) -> None:
+        """Puts a new head, float32, in the place of ``visual_projection`` or ``text_projection``."""
 
 
 class DiffusionModel(Trained, Protocol):
     """A text-to-image diffusion model."""
+
+    def full_parts(self, *, text_encoder: bool) -> dict[str, nn.Module]:
+        """Returns the networks that full fine-tuning trains, by name; the text encoders only if asked for."""
 
     @property
     def denoiser(self) -> nn.Module: ...

@@ -105,12 +105,24 @@ def load_checkpoint(folder: Path, state: TrainState, identity: Identity) -> None
             fix="Undo the changes to continue it, or start a new run with another out=...",
         )
     _verify_files(folder, saved["files"])
+    _refuse_other_groups(folder, saved["optimizer"]["param_groups"], state.optimizer.param_groups)
     _load_weights(folder, state)
     tensors = load_file(folder / OPTIMIZER)
     state.optimizer.load_state_dict(_unflatten(tensors, saved["optimizer"], state.optimizer.param_groups))
     if state.scaler is not None:
         state.scaler.load_state_dict(saved["scaler"])
     state.step, state.skipped, state.proved = saved["step"], saved["skipped"], saved["proved"]
+
+
+def _refuse_other_groups(folder: Path, saved: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
+    """Raises UserError where parameters are grouped otherwise: an optimizer's state goes by the place in its groups."""
+    names = [[group.get("name") for group in groups] for groups in (saved, now)]
+    if names[0] != names[1] and None not in names[0]:
+        raise UserError(
+            f"groups what trains as {names[0]}, this version of Limner as {names[1]}.",
+            where=str(folder),
+            fix="Continue with the version that wrote it, or start a new run with another out=...",
+        )
 
 
 def load_weights(folder: Path, state: TrainState) -> None:

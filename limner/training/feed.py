@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from limner.core.errors import NonFiniteError, UserError
 from limner.data.batch import Batch, Visit, collate, micro_batches, visit
@@ -18,7 +18,7 @@ from limner.data.image import decode, to_pixels
 from limner.data.ledger import Prepared
 from limner.data.masks import Masks, PictureMask
 from limner.data.order import Order
-from limner.models.protocol import DiffusionModel
+from limner.models.protocol import DiffusionModel, DualEncoder
 from limner.training.precision import Precision
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ class Feed:
     latents: TensorCache
     captions: TensorCache | None
     """None where the text encoder trains or nothing reads captions: batches then carry them as they are."""
-    reads: Literal["moments", "pixels"] = "moments"
-    """What the objective sees of a picture: the autoencoder's moments, or its pixels."""
+    reads: Literal["moments", "pixels", "pooled"] = "moments"
+    """What the objective sees of a picture: the autoencoder's moments, its pixels, or what a frozen tower makes of it;
+    in the last case captions too are what their tower makes of them."""
     caption_tools: CaptionTools = AS_WRITTEN
     """What is done to each caption before it is read."""
     masks: Masks | None = None
@@ -66,8 +67,10 @@ class Feed:
 
     def batch(self, visits: Sequence[Visit]) -> Batch:
         """Returns the micro-batch of visits of one bucket, on the CPU."""
-        encode_image = {"moments": self._encode_image, "pixels": self._pixels}[self.reads]
-        encode_caption = None if self.captions is None else self._encode_caption
+        encoders = {"moments": self._encode_image, "pixels": self._pixels, "pooled": self._pool_image}
+        encode_image = encoders[self.reads]
+        encode_text = self._pool_caption if self.reads == "pooled" else self._encode_caption
+        encode_caption = None if self.captions is None else encode_text
         return collate(
             visits,
             encode_image=encode_image,
@@ -131,6 +134,56 @@ class Feed:
                 fix="Take it out, or use another autoencoder.",
             )
         return moments
+
+    def _pool_image(self, one: Visit) -> Tensor:
+        """Returns what the picture tower makes of one picture, [D]."""
+        key = content_key(
+            what="pooled picture",
+            image=one.picture.sha256,
+            placement=dataclasses.asdict(one.placement),
+            background=self.images.background,
+            encoder=self._towers.image_encoder_hash(),
+            dtype=self.precision.name,
+            device=self.precision.device.type,
+        )
+
+        def pool() -> dict[str, Tensor]:
+            import torch
+
+            with torch.no_grad(), self.precision.autocast():
+                pooled = self._towers.pool_images(self._pixels(one)[None].to(self.precision.device))[0]
+            if not bool(pooled.isfinite().all()):
+                raise NonFiniteError(
+                    "the picture tower gives numbers that are not finite for this picture.",
+                    where=one.picture.example.id,
+                    fix="Take it out, or set train.precision: fp32.",
+                )
+            return {"pooled": pooled}
+
+        return self.latents.get(key, pool)["pooled"]
+
+    def _pool_caption(self, caption: str) -> dict[str, Tensor]:
+        """Returns what the text tower makes of one caption, ``pooled`` [D]."""
+        assert self.captions is not None
+        key = content_key(
+            what="pooled caption",
+            caption=caption,
+            encoder=self._towers.text_encoder_hash(),
+            dtype=self.precision.name,
+            device=self.precision.device.type,
+        )
+
+        def pool() -> dict[str, Tensor]:
+            import torch
+
+            with torch.no_grad(), self.precision.autocast():
+                return {"pooled": self._towers.pool_prompts([caption])[0]}
+
+        return self.captions.get(key, pool)
+
+    @property
+    def _towers(self) -> DualEncoder:
+        return cast(DualEncoder, self.model)
 
     def _encode_caption(self, caption: str) -> dict[str, Tensor]:
         """Returns the text states of one caption, without a batch dimension."""

@@ -209,7 +209,8 @@ class Contrastive(Config):
 
         with precision.autocast():
             images = model.embed_images(batch.images.to(precision.device))
-            prompts = model.embed_prompts(batch.captions)
+            pooled = None if batch.conditioning is None else batch.conditioning["pooled"].to(precision.device)
+            prompts = model.embed_prompts(batch.captions if pooled is None else pooled)
         factor = model.logit_scale.clamp(max=math.log(self.max_logit_scale)).exp()
         logits = factor * images.float() @ prompts.float().T
         own = torch.arange(len(batch), device=logits.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -59,11 +60,28 @@ def test_a_long_prompt_is_cut_at_the_limit(model: ClipModel) -> None:
     assert model.embed_prompts([long]).isfinite().all()
 
 
-def test_full_parts_leave_the_text_tower_alone_unless_asked(model: ClipModel) -> None:
-    without, whole = model.full_parts(text_encoder=False), model.full_parts(text_encoder=True)
-    assert set(whole) - set(without) == {"text_encoder"}
-    numbers = {id(p) for part in whole.values() for p in part.parameters()}
-    assert numbers == {id(p) for p in model.network.parameters()}
+def test_the_networks_hold_every_parameter_once(model: ClipModel) -> None:
+    numbers = [id(p) for part in model.networks.values() for p in part.parameters()]
+    assert sorted(numbers) == sorted(id(p) for p in model.network.parameters())
+
+
+def test_pooled_outputs_embed_as_what_they_were_made_of(model: ClipModel) -> None:
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(model.embed_images(model.pool_images(pixels)), model.embed_images(pixels))
+        assert torch.equal(model.embed_prompts(model.pool_prompts(PROMPTS)), model.embed_prompts(PROMPTS))
+
+
+def test_the_hash_of_a_tower_is_of_that_tower_and_of_what_it_reads(folder: Path) -> None:
+    first = Clip(path=str(folder)).load()
+    towers = first.image_encoder_hash(), first.text_encoder_hash()
+    other = Clip(path=str(folder)).load()
+    other.network.vision_model.post_layernorm.bias.data += 1e-3
+    other.network.visual_projection.weight.data += 1e-3
+    assert other.image_encoder_hash() != towers[0]
+    assert other.text_encoder_hash() == towers[1]
+    brighter = dataclasses.replace(first, means=(0.4, 0.4, 0.4))
+    assert brighter.image_encoder_hash() != towers[0]
 
 
 def test_identity_changes_with_one_weight_and_with_the_colours(folder: Path) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from limner.config import RunConfig
 from limner.core.rundir import RunDir, read_metrics
 from limner.run import finetune
-from tests.numerics.conftest import run_config
+from tests.numerics.conftest import run_config, run_values
 from tests.numerics.test_resume import Interrupt, StopAt, assert_same_run
+from tests.tiny import save_tiny_clip
 
 TEXT = {"text_encoder": True}
 WORD = {"token": "<it>", "initialise": "circle"}
@@ -89,3 +91,69 @@ def test_it_trains_resumes_bit_for_bit_and_the_savings_change_no_number(
         mine = read_metrics(RunDir(whole.out).metrics)[0]["loss"]
         theirs = read_metrics(RunDir(plain.out).metrics)[0]["loss"]
         assert mine == pytest.approx(theirs, rel=TOLERANCES[precision])
+
+
+TOWERS: dict[str, dict[str, Any]] = {
+    "towers": {"kind": "towers", "layer_decay": 0.7, "text_lr_scale": 0.5},
+    "last layers": {"kind": "towers", "image": 1, "text": "none", "temperature": False},
+    "lora": {"kind": "lora", "dropout": 0.1, "towers": {"projections": True, "temperature": True}},
+    "dora on the text tower": {"kind": "lora", "dora": True, "towers": {"image": False, "targets": ["q_proj", "fc1"]}},
+    "residual heads": {"kind": "heads"},
+    "other heads": {"kind": "heads", "image": "mlp", "text": "linear", "dim": 8, "hidden": 12},
+}
+TOWER_CASES = [
+    pytest.param(method, precision, kept, marks=[] if often else pytest.mark.slow, id=f"{method}, {precision}, {kept}")
+    for method, precision, kept in product(TOWERS, PRECISIONS, ACTIVATIONS)
+    if not ("heads" in method and kept == "recomputed")  # refused: nothing would be computed again
+    for often in [precision == "bf16" and (kept == "recomputed" or method == "residual heads")]
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+def dual_encoder(method: str, precision: str, activations: str, out: Path, model: Path, data: Path) -> Any:
+    values = run_values(
+        model,
+        data,
+        out,
+        images={"buckets": False, "crop": "random", "flip": True},
+        method=TOWERS[method],
+        objective={"kind": "contrastive"},
+        optimizer={"lr": 1e-2},
+        schedule={"kind": "constant", "warmup_steps": 0},
+        train={
+            "steps": 3 if precision != "fp16" else 10,  # the scaler skips some before it fits
+            "batch_size": 4,
+            "micro_batch_size": None,
+            "save_every": 1,
+            "precision": precision,
+            "gradient_checkpointing": ACTIVATIONS[activations],
+        },
+    )
+    return RunConfig.model_validate({**values, "model": {"kind": "clip", "path": str(model)}})
+
+
+@pytest.mark.parametrize(("method", "precision", "activations"), TOWER_CASES)
+def test_a_dual_encoder_trains_resumes_bit_for_bit_and_saving_memory_changes_no_number(
+    method: str, precision: str, activations: str, tmp_path: Path, tiny_clip: Path, drawings: Path
+) -> None:
+    case = (method, precision, activations)
+    whole = dual_encoder(*case, tmp_path / "whole", tiny_clip, drawings)
+    result = finetune(whole)
+    assert result.change is not None
+    assert result.change > 0
+    assert result.exports
+    broken = dual_encoder(*case, tmp_path / "broken", tiny_clip, drawings)
+    with pytest.raises(Interrupt):
+        finetune(broken, progress=StopAt(result.step))
+    finetune(broken, resume=True)
+    assert_same_run(RunDir(whole.out), RunDir(broken.out))
+    if activations == "recomputed":
+        plain = dual_encoder(method, precision, "kept", tmp_path / "plain", tiny_clip, drawings)
+        with pytest.raises(Interrupt):
+            finetune(plain, progress=StopAt(1))
+        losses = [read_metrics(RunDir(run.out).metrics)[0]["loss"] for run in (whole, plain)]
+        assert losses[0] == pytest.approx(losses[1], rel=TOLERANCES[precision])
