@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from limner.diffusion.process import NoiseProcess
 
@@ -83,6 +83,16 @@ class DualEncoder(Trained, Protocol):
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Returns [B, D] of unit norm, float32; gradients flow."""
+
+    @property
+    def loss_parameters(self) -> nn.ParameterDict:
+        """What a loss trains beside the networks, such as a bias; checkpoints hold it, exports do not."""
+
+    def token_ids(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Returns the ids of each prompt as they are read: special ones included, cut at the limit, not padded."""
+
+    def prompt_states(self, prompts: Sequence[str], *, layer: Literal["last", "penultimate"]) -> Tensor:
+        """Returns the text tower's states [B, token limit, D] after the final norm; gradients flow."""
 
 
 class DiffusionModel(Trained, Protocol):
