@@ -74,8 +74,8 @@ def grad_cache(
     gives the loss of each example, [B]. Embeddings are computed without a graph first; then the gradient of the loss
     with respect to them; then each micro-batch again, with the random numbers that it had, and the gradient goes on
     through it. So memory is that of one micro-batch, and the gradient that of the whole batch. A batch in one piece is
-    computed once. ``terms`` are means over examples that are added, as in :func:`accumulate_terms`, and ``name`` is what the
-    loss is called beside them.
+    computed once. ``terms`` are means over examples that are added, as in :func:`accumulate_terms`, and ``name`` is
+    what the loss is called beside them.
     """
 
     def backward(micro_batches: Sequence[Batch]) -> dict[str, float]:
