@@ -13,6 +13,7 @@ temporary folder.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import statistics
 import subprocess
@@ -98,7 +99,7 @@ class Plain:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
         self.rows = []
         for example in config(root, "unused", 1).dataset.read().examples:
-            with Image.open(example.image.path) as picture:
+            with Image.open(io.BytesIO(example.image.read())) as picture:
                 self.rows.append((picture.convert("RGB"), example.captions[0]))
         self.steps = 0
         self.ready = [self.inputs(number) for number in range(COUNT // BATCH)] if ready else []
