@@ -230,8 +230,6 @@ def _family_conflicts(config: RunConfig) -> list[str]:
     if config.objective.kind == "contrastive":
         if config.train.batch_size == 1:
             problems.append("train.batch_size: 1 leaves no other caption to tell a picture's own from.")
-        if config.train.micro_batch_size not in (None, config.train.batch_size):
-            problems.append("train.micro_batch_size: a contrastive loss compares the whole batch; leave it out.")
         if config.samples.prompts:
             problems.append("samples.prompts: this model does not draw.")
         if config.validation is not None and config.validation.draws != Validation().draws:

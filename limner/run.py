@@ -98,8 +98,9 @@ def _train(
     patience = 1 + config.schedule.warmup_steps + config.optimizer.slow_start
     word = session.trainable.placeholder
     seldom = frozenset(word.vectors if word is not None else ())
-    waits = session.trainable.waits if state.step == state.skipped else frozenset()  # an update ended the waiting
-    proof = LearningProof(session.trainable.params, session.model.networks, waits, patience, seldom)
+    fitted = state.params.keys() - session.trainable.params.keys()  # a loss's own begin where their gradient is 0
+    waits = session.trainable.waits | fitted if state.step == state.skipped else frozenset()  # an update ended the wait
+    proof = LearningProof(state.params, session.model.networks, waits, patience, seldom)
     scaler = state.scaler
     backward = config.objective.backward(
         fitting(session.model),

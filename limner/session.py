@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limner.class_pictures import draw_class_pictures, refuse_others_pictures
 from limner.config import RunConfig
+from limner.core.errors import UserError
 from limner.core.progress import Progress
 from limner.core.rundir import RunDir
 from limner.data.caption_tools import CaptionTools
@@ -18,7 +21,7 @@ from limner.resuming import identity_of
 from limner.training.environment import describe_environment
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from limner.methods.base_weights import AsBase
     from limner.methods.trainable import Trainable
@@ -61,7 +64,7 @@ class Session:
     def tuned_weights(self) -> contextlib.AbstractContextManager[None]:
         """Puts the averaged weights in place where the run keeps them."""
         ema = self.state.ema
-        return contextlib.nullcontext() if ema is None else ema.in_place_of(self.trainable.params)
+        return contextlib.nullcontext() if ema is None else ema.in_place_of(self.state.params)
 
 
 def open_session(config: RunConfig, rundir: RunDir, progress: Progress) -> Session:
@@ -88,8 +91,8 @@ def open_session(config: RunConfig, rundir: RunDir, progress: Progress) -> Sessi
         f"training {trainable.count():,} numbers in {len(trainable.params)} tensors ({', '.join(trainable.parts)}) "
         f"on {precision.device}, {precision.name}"
     )
-    state = _new_state(config, trainable, precision)
     feed = _feed(config, ledger, model, trainable, precision)
+    state = _new_state(config, trainable, _loss_parameters(config, model, feed, progress), precision)
     return Session(
         ledger=ledger,
         steps=steps,
@@ -113,10 +116,20 @@ def fitting(model: Trained) -> Any:
 
 def _keep_base(config: RunConfig, model: Trained, trainable: Trainable, progress: Progress) -> AsBase | None:
     """Returns what makes the model its base for a while, if the objective asks; call it before a weight moves."""
-    if config.objective.kind != "denoising" or config.objective.preservation is None:
-        return None
     from limner.methods.base_weights import keep_base
 
+    if config.objective.kind == "contrastive" and config.objective.anchor is not None:
+        if not trainable.trains_text:
+            raise UserError(
+                "the text encoder does not train, so it stays as it is.",
+                where="objective.anchor",
+                fix="Leave it out, or let method train the text encoder.",
+            )
+        text = {name: value for name, value in trainable.params.items() if name.startswith("text_encoder.")}
+        tower = {"text_encoder": model.networks["text_encoder"]}
+        return keep_base(dataclasses.replace(trainable, params=text), tower).in_place
+    if config.objective.kind != "denoising" or config.objective.preservation is None:
+        return None
     base = keep_base(trainable, model.networks)
     if base.bytes:
         progress.say(
@@ -125,13 +138,28 @@ def _keep_base(config: RunConfig, model: Trained, trainable: Trainable, progress
     return base.in_place
 
 
-def _new_state(config: RunConfig, trainable: Trainable, precision: Precision) -> TrainState:
+def _loss_parameters(config: RunConfig, model: Trained, feed: Feed, progress: Progress) -> dict[str, nn.Parameter]:
+    """Returns what the loss trains beside the networks, by name."""
+    if config.objective.kind != "contrastive":
+        return {}
+    own = config.objective.make_parameters(fitting(model), lambda: feed.batches(0), precision=feed.precision)
+    for name, parameter in own.items():
+        start = float(parameter.detach())
+        progress.say(f"{name} trains too, from {start:.4g}; checkpoints hold it, exports have no place for it")
+    return own
+
+
+def _new_state(
+    config: RunConfig, trainable: Trainable, own: Mapping[str, nn.Parameter], precision: Precision
+) -> TrainState:
     from limner.training.ema import Ema
     from limner.training.loop import TrainState
 
+    trainable = dataclasses.replace(trainable, params={**trainable.params, **own})
+    undecayed = trainable.undecayed | {"loss"}
     lrs = tuple(config.optimizer.lr * trainable.lr_scales.get(name, 1.0) for name in trainable.groups)
     groups = [
-        {"params": params, "lr": lr, "name": name, **({"weight_decay": 0.0} if name in trainable.undecayed else {})}
+        {"params": params, "lr": lr, "name": name, **({"weight_decay": 0.0} if name in undecayed else {})}
         for (name, params), lr in zip(trainable.groups.items(), lrs, strict=True)
     ]
     return TrainState(

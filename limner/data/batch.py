@@ -46,6 +46,10 @@ class Batch:
     """The role of each example where the data has pictures of a subject and of its class; else empty."""
     masks: Tensor | None = None
     """How much each latent counts in its example's loss, [B, 1, h, w] in [0, 1]; None where all count alike."""
+    contents: tuple[str, ...] = ()
+    """The hash of each picture's file: two files with the same bytes are one picture. Empty: ids tell pictures."""
+    groups: tuple[str | None, ...] = ()
+    """The class of each example, None where it has none; empty where nothing is known of classes."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -120,4 +124,6 @@ def collate(
         weights=torch.tensor([one.picture.example.weight for one in visits], dtype=torch.float32),
         roles=tuple(one.picture.example.role for one in visits) if with_roles else (),
         masks=None if encode_mask is None else torch.stack([encode_mask(one, size) for one in visits]),
+        contents=tuple(one.picture.sha256 for one in visits),
+        groups=tuple(one.picture.example.group for one in visits),
     )

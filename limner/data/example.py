@@ -52,6 +52,8 @@ class Example:
     role: Role = "instance"
     mask: ImageSource | None = None
     """Its mask, where that is a file of its own."""
+    group: str | None = None
+    """Its class, where the data set has labels: a caption of one picture of a class fits all of them."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from limner.core.config import Config
 from limner.core.errors import UserError
 from limner.models.clip_heads import HeadKind, HeadShape, put_head, read_heads, towers_folder
+from limner.models.clip_text import CaptionReader, Layer, text_states
 from limner.models.protocol import ModelSource
 from limner.models.safety import check_tree, read_config
 from limner.models.tokens import TokenCounter
@@ -189,6 +190,17 @@ class ClipModel:
         """The logarithm of the factor of all similarities."""
         return self.network.logit_scale
 
+    @functools.cached_property
+    def loss_parameters(self) -> nn.ParameterDict:
+        """What a loss trains beside the networks; CLIPModel has no place for it, so no export holds it."""
+        from torch import nn
+
+        return nn.ParameterDict()
+
+    @functools.cached_property
+    def _captions(self) -> CaptionReader:
+        return CaptionReader(self.tokenizer, self.token_limit)
+
     @property
     def size_multiple(self) -> int:
         """The picture tower reads one size only, so it is that size."""
@@ -292,9 +304,15 @@ class ClipModel:
 
     def pool_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Returns the text tower's output before the projection, [B, width]; prompts are cut at the token limit."""
-        inputs: Any = self.tokenizer(
-            list(prompts), padding="max_length", max_length=self.token_limit, truncation=True, return_tensors="pt"
-        )
-        ids = inputs.input_ids.to(self.network.text_projection.weight.device)
+        ids = self._captions.padded(prompts, whole=False).to(self.network.text_projection.weight.device)
         pooled: Tensor = self.network.text_model(ids).pooler_output
         return pooled
+
+    def token_ids(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Returns the ids of each prompt as they are read: special ones included, cut at the limit, not padded."""
+        return self._captions.ids(prompts)
+
+    def prompt_states(self, prompts: Sequence[str], *, layer: Layer) -> Tensor:
+        """Returns the text tower's states [B, token limit, D] after the final norm; gradients flow."""
+        ids = self._captions.padded(prompts, whole=True).to(self.network.text_projection.weight.device)
+        return text_states(self.network.text_model, ids, layer)

@@ -101,6 +101,16 @@ class DualEncoder(Trained, Protocol):
     ) -> None:
         """Puts a new head, float32, in the place of ``visual_projection`` or ``text_projection``."""
 
+    @property
+    def loss_parameters(self) -> nn.ParameterDict:
+        """What a loss trains beside the networks, such as a bias; checkpoints hold it, exports do not."""
+
+    def token_ids(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Returns the ids of each prompt as they are read: special ones included, cut at the limit, not padded."""
+
+    def prompt_states(self, prompts: Sequence[str], *, layer: Literal["last", "penultimate"]) -> Tensor:
+        """Returns the text tower's states [B, token limit, D] after the final norm; gradients flow."""
+
 
 class DiffusionModel(Trained, Protocol):
     """A text-to-image diffusion model."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -14,8 +13,9 @@ from limner.core.rng import tensor_stream
 from limner.data.batch import Batch
 from limner.diffusion.weighting import masked_means, min_snr
 from limner.methods.base_weights import AsBase
-from limner.models.protocol import DiffusionModel, DualEncoder
+from limner.models.protocol import DiffusionModel
 from limner.training.backward import Backward, accumulate, accumulate_terms
+from limner.training.contrastive import Contrastive
 from limner.training.precision import Precision
 from limner.training.preservation import Preservation
 
@@ -176,47 +176,6 @@ def _divergence(moments: Tensor) -> Tensor:
     log_variance = log_variance.clamp(-30.0, 20.0)
     nats: Tensor = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).mean(1)
     return nats
-
-
-class Contrastive(Config):
-    """The loss of CLIP (arXiv:2103.00020, fig. 3): each picture finds its caption among those of the batch, and back.
-
-    It is the mean of the two cross-entropies. The whole batch is one: its other captions are what each is told from.
-    """
-
-    kind: Literal["contrastive"] = "contrastive"
-    max_logit_scale: float = Field(default=100.0, gt=1)
-    """The factor of the similarities is learned, up to this; CLIP's bound is 100."""
-    reads: ClassVar[Literal["moments", "pixels"]] = "pixels"
-    caption_dropout: ClassVar[float] = 0.0
-
-    def backward(
-        self,
-        model: DualEncoder,
-        *,
-        seed: int,
-        precision: Precision,
-        scale: Callable[[Tensor], Tensor],
-        as_base: AsBase | None = None,
-    ) -> Backward:
-        """Returns the Backward of this loss. ``seed`` and ``as_base`` are not needed."""
-        return accumulate(partial(self.losses, model, precision=precision), scale)
-
-    def losses(self, model: DualEncoder, batch: Batch, *, precision: Precision) -> Tensor:
-        """Returns the weighted loss of each example among the others of the batch, [B] float32."""
-        import torch
-        from torch.nn import functional
-
-        with precision.autocast():
-            images = model.embed_images(batch.images.to(precision.device))
-            pooled = None if batch.conditioning is None else batch.conditioning["pooled"].to(precision.device)
-            prompts = model.embed_prompts(batch.captions if pooled is None else pooled)
-        factor = model.logit_scale.clamp(max=math.log(self.max_logit_scale)).exp()
-        logits = factor * images.float() @ prompts.float().T
-        own = torch.arange(len(batch), device=logits.device)
-        both = [functional.cross_entropy(rows, own, reduction="none") for rows in (logits, logits.T)]
-        weighted: Tensor = (both[0] + both[1]) / 2 * batch.weights.to(precision.device)
-        return weighted
 
 
 ObjectiveConfig = Annotated[Denoising | Reconstruction | Contrastive, Field(discriminator="kind")]

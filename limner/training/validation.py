@@ -17,8 +17,9 @@ from limner.data.buckets import place
 from limner.data.ledger import Prepared
 from limner.models.evaluating import evaluating, in_float32
 from limner.training.backward import REMEDY
+from limner.training.contrastive import Contrastive
 from limner.training.feed import Feed
-from limner.training.objectives import Contrastive, Denoising, Reconstruction
+from limner.training.objectives import Denoising, Reconstruction
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,7 +131,7 @@ class HeldOut:
         positions = tuple(example_seed(seed, draw, f"validation {name}") for name in batch.ids)
         drawn = dataclasses.replace(batch, positions=positions, weights=torch.ones(len(batch)))
         if isinstance(self.objective, Contrastive):
-            return self.objective.losses(model, drawn, precision=precision)
+            return self.objective.losses(model, drawn, precision=precision, at_once=self.feed.micro_batch_size)
         if isinstance(self.objective, Reconstruction):
             return self.objective.losses(model, drawn, seed=seed, precision=precision)
         timesteps = model.process.timesteps

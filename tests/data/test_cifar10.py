@@ -58,6 +58,7 @@ def test_python_batches_in_their_order(tmp_path: Path, folder: str) -> None:
     assert list(captions(reading)) == [f"data_batch_{file}#{row}" for file in range(1, 6) for row in range(4)]
     assert captions(reading)["data_batch_1#0"] == ("an image of an airplane",)
     assert captions(reading)["data_batch_1#2"] == ("an image of a bird",)
+    assert [example.group for example in reading.examples[:3]] == ["airplane", "automobile", "bird"]
     assert list(captions(Cifar10(path=tmp_path, split="test").read())) == [f"test_batch#{row}" for row in range(4)]
 
 

@@ -24,8 +24,9 @@ from limner.data.ledger import Prepared, survey
 from limner.data.order import Order
 from limner.models.clip import Clip, ClipModel
 from limner.models.sd1 import SD1, SD1Model
+from limner.training.contrastive import Contrastive
 from limner.training.feed import Feed
-from limner.training.objectives import Contrastive, Denoising, Reconstruction
+from limner.training.objectives import Denoising, Reconstruction
 from limner.training.precision import Precision
 from limner.training.validation import HeldOut, Validation, timestep_of
 from tests.tiny import save_tiny_clip
@@ -220,6 +221,19 @@ def test_the_contrastive_loss_is_the_mean_over_fixed_batches(
     assert found.loss == pytest.approx(total / 5, rel=1e-5)
     assert found.by_timestep == ()
     assert measure(clip, square[::-1], Contrastive(), batch_size=batch_size) == found.loss
+
+
+def test_pictures_of_one_class_are_not_told_apart_when_held_out(clip: ClipModel, pictures: Sequence[Prepared]) -> None:
+    square = [dataclasses.replace(picture, bucket=(32, 32)) for picture in pictures]
+    alike = [dataclasses.replace(one, example=dataclasses.replace(one.example, group="cat")) for one in square]
+    ours = held_out(clip, alike, Contrastive(), batch_size=8)
+    batch = ours.feed.batch(ours.batches()[0])
+    with torch.no_grad():
+        similar = clip.embed_images(batch.images) @ clip.embed_prompts(batch.captions).T * clip.logit_scale.exp()
+    expected = -sum(rows.log_softmax(1).mean(1).mean() for rows in (similar, similar.T)) / 2  # each fits each
+    assert ours.measure(lambda done, total: None).loss == pytest.approx(float(expected), rel=1e-5)
+    naive = measure(clip, square, Contrastive(), batch_size=8)
+    assert measure(clip, alike, Contrastive(positives="own"), batch_size=8) == naive != pytest.approx(float(expected))
 
 
 def test_half_precision_rounds_no_more_than_while_training(tmp_path: Path, pictures: Sequence[Prepared]) -> None:
