@@ -83,7 +83,7 @@ class Cifar10(Config):
             if self.per_class is not None and seen[label] > self.per_class:
                 left_out.append(LeftOut(id, f"beyond the first {self.per_class} of its class"))
             else:
-                examples.append(Example(id, image, self._captions(label)))
+                examples.append(Example(id, image, self._captions(label), group=label))
         if not examples:
             raise UserError(
                 f"{str(self.path)!r} has no pictures.", where="dataset.path", fix="Download the data set again."

@@ -52,6 +52,8 @@ class Example:
     role: Role = "instance"
     mask: ImageSource | None = None
     """Its mask, where that is a file of its own."""
+    group: str | None = None
+    """What it shows, in a word, where the data set says so: the label of its class."""
 
 
 @dataclass(frozen=True)
