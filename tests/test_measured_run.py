@@ -137,16 +137,17 @@ def test_the_base_is_not_measured_twice_after_a_stop_unless_the_metric_changed(r
     finetune(config(root, tmp_path / "run", train=train))
     path = tmp_path / "run" / "metrics_report" / "before.json"
     stored = json.loads(path.read_bytes())
-    expected = [number["value"] for number in stored["measured"][1]["measurement"]["numbers"]]
+    expected = stored["measured"][0]["measurement"]["raw"]
     for entry in stored["measured"]:
         entry["measurement"]["notes"] = ["kept from the first process"]
     path.write_text(json.dumps(stored))
     changed = metrics(root)
-    changed[1]["templates"] = ["a photo of {article} {label}"]  # what it was, said aloud
+    changed[0]["name"] = "renamed"
     result = finetune(config(root, tmp_path / "run", metrics=changed), resume=True)
-    assert result.metrics[0].before.notes == ("kept from the first process",)
-    assert "without a caption" in "".join(result.metrics[1].before.notes)
-    assert [number.value for number in result.metrics[1].before.numbers] == expected  # of the base, not of step 2
+    assert result.metrics[1].before.notes == ("kept from the first process",)
+    assert result.metrics[0].before.notes != ("kept from the first process",)
+    assert result.metrics[0].before.raw == expected  # of the base, not of step 2
+    assert result.metrics[0].after.raw != expected
 
 
 def test_damaged_or_foreign_numbers_are_measured_anew(root: Path, run: RunResult, tmp_path: Path) -> None:
