@@ -12,9 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from limner.blend_curve import blend
     from limner.config import RunConfig, load_config
     from limner.core.errors import UserError
     from limner.drawing import draw
+    from limner.measuring import measure
     from limner.preflight import Plan, plan
     from limner.reading.captioning import caption
     from limner.reading.scoring import score
@@ -22,26 +24,16 @@ if TYPE_CHECKING:
     from limner.run import RunResult, finetune
 
 __version__ = "0.1.0"
-__all__ = [
-    "Plan",
-    "RunConfig",
-    "RunResult",
-    "UserError",
-    "__version__",
-    "caption",
-    "draw",
-    "finetune",
-    "load_config",
-    "plan",
-    "score",
-    "search",
-]
+__all__ = ["Plan", "RunConfig", "RunResult", "UserError", "__version__"]
+__all__ += ["blend", "caption", "draw", "finetune", "load_config", "measure", "plan", "score", "search"]
 
 _HOME = {
     "RunConfig": "limner.config",
     "load_config": "limner.config",
     "UserError": "limner.core.errors",
+    "blend": "limner.blend_curve",
     "draw": "limner.drawing",
+    "measure": "limner.measuring",
     "Plan": "limner.preflight",
     "plan": "limner.preflight",
     "RunResult": "limner.run",

@@ -138,6 +138,58 @@ def generate(
 
 
 @app.command()
+def measure(
+    target: Annotated[str, typer.Argument(help="A run folder, or a CLIP model as in model.path.", show_default=False)],
+    recipe: Annotated[
+        Path | None, typer.Option(help="The recipe whose metrics are measured; unset: the run's own.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Name of a metric; several may be given. Unset: all.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for a run's measurements.json and plots; unset: none.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    json_lines: Json = False,
+) -> None:
+    """Measure a CLIP model, or a run before and after, with a recipe's metrics and their intervals."""
+    from limner.console import JsonProgress
+    from limner.measuring import measure as measure_target
+
+    with _progress(json_lines) as progress:
+        found = measure_target(target, recipe=recipe, names=metric or [], device=device, out=out, progress=progress)
+        if isinstance(progress, JsonProgress):
+            progress.event("result", found.as_dict())
+
+
+@app.command()
+def blend(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run of CLIP.", show_default=False)],
+    shares: Annotated[str, typer.Option(help="Shares of the tuned weights, separated by commas.")] = (
+        "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
+    ),
+    write: Annotated[float | None, typer.Option(help="Also write the model of this share.", min=0, max=1)] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Name of a metric; several may be given. Unset: all.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for table, curve and model; unset: RUN/blend.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    json_lines: Json = False,
+) -> None:
+    """Measure a run's model between base and tuned weights, draw the curve, and propose the best share."""
+    from limner.blend_curve import blend as blend_run
+    from limner.blend_curve import parse_shares
+    from limner.console import JsonProgress
+
+    with _progress(json_lines) as progress:
+        found = blend_run(
+            run, parse_shares(shares), out=out, write=write, names=metric or [], device=device, progress=progress
+        )
+        if isinstance(progress, JsonProgress):
+            progress.event("result", found.as_dict())
+
+
+@app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A file or folder: model, LoRA, run, picture, recipe; or builtin.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,7 @@ from limner.data.caption_tools import Captions
 from limner.data.masks import Masks
 from limner.data.prompts import has_word
 from limner.data.several import layouts, subjects
+from limner.evaluation import MetricConfig
 from limner.evaluation.samples import Samples
 from limner.export import Export, ExportConfig, default_exports
 from limner.export.kohya import NO_DORA
@@ -52,10 +53,16 @@ class Train(Config):
     """Compute activations twice to save memory; the numbers stay the same."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Keep a running average of the weights with this decay (often 0.9999) and use it for samples and exports."""
-    save_every: int = Field(default=500, ge=1)
-    """Optimizer steps between checkpoints; one more is written at the end and when the run is stopped."""
+    save_every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 500
+    """Optimizer steps between checkpoints, or epoch; one more is written at the end and when the run is stopped."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Number of newest checkpoints that stay on the disk."""
+
+    def saves(self, step: int, *, visits: int) -> bool:
+        """Returns whether a checkpoint belongs to ``step`` (from 1), where an epoch has so many visits of pictures."""
+        if self.save_every == "epoch":  # the step in which an epoch's last picture is seen
+            return step * self.batch_size // visits > (step - 1) * self.batch_size // visits
+        return step % self.save_every == 0
 
     @model_validator(mode="after")
     def _one_length(self) -> Train:
@@ -118,6 +125,9 @@ class RunConfig(Config):
     """Pictures drawn while training."""
     validation: Validation | None = None
     """Pictures held out, the loss on them, and which checkpoint is exported. Unset: all pictures are trained on."""
+    metrics: tuple[MetricConfig, ...] = ()
+    """What is measured of the model before training and after, each with a data set of its own: zero_shot,
+    linear_probe, retrieval."""
     cache: Cache = Cache()
     """What is kept between runs."""
     export: tuple[ExportConfig, ...] | None = None
@@ -179,13 +189,25 @@ def conflicts(config: RunConfig) -> list[str]:
         elif export.kind == "kohya" and trains_dora(method):
             problems.append(f"export: {NO_DORA} Use the layouts of diffusers and PEFT.")
     problems += config.captions.conflicts(config.trigger_word)
-    problems += [*_family_conflicts(config), *_tower_conflicts(config)]
+    problems += [*_metric_conflicts(config), *_family_conflicts(config), *_tower_conflicts(config)]
     return [*problems, *_class_conflicts(config), *_mask_conflicts(config)]
 
 
 def trains_dora(method: MethodConfig) -> bool:
     """Returns whether magnitudes train beside directions."""
     return (method.kind == "lora" and method.dora) or (method.kind == "pivotal" and method.lora.dora)
+
+
+def _metric_conflicts(config: RunConfig) -> list[str]:
+    """Returns where metrics cannot be measured of the model, or cannot be told apart."""
+    problems = [
+        f"metrics: {metric.kind!r} measures model {' or '.join(metric.models)}, not {config.model.kind!r}."
+        for metric in config.metrics
+        if config.model.kind not in metric.models
+    ]
+    titles = [metric.title for metric in config.metrics]
+    twice = sorted({title for title in titles if titles.count(title) > 1})
+    return problems + [f"metrics: two are called {title!r}; give each a name of its own." for title in twice]
 
 
 def _own_rates(method: MethodConfig) -> list[str]:

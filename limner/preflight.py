@@ -16,6 +16,7 @@ from limner.data.ledger import Ledger, survey
 from limner.data.masks import with_masks
 from limner.data.several import folders, source_rows
 from limner.data.split import hold_out
+from limner.measuring import metric_rows
 from limner.models.placeholder import add_names, initial_ids, inside_a_word, vectors_read
 from limner.models.schedulers import check_scheduler_name
 from limner.models.tokens import TokenCounter
@@ -62,6 +63,7 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
         *caption_rows(tools, ledger.prepared, seed=config.seed),
         *word_rows,
         *_length_rows(config, ledger, steps, epochs),
+        *metric_rows(config, ledger, progress),
     )
     if config.validation is not None:
         for warning in config.validation.warnings(steps):

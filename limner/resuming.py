@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from limner.training.precision import Precision
 
 FREE_ON_RESUME = (
-    "out", "model", "dataset", "samples", "cache", "export", "private", "tensorboard", "trigger_word",
+    "out", "model", "dataset", "samples", "metrics", "cache", "export", "private", "tensorboard", "trigger_word",
     "train.steps", "train.epochs", "train.steps_per_picture", "train.save_every", "train.keep_checkpoints",
     "train.device", "train.precision", "train.micro_batch_size", "train.gradient_checkpointing",
     "images.bad_files", "images.max_pixels", "images.max_cut",

@@ -14,6 +14,7 @@ from limner.core.errors import NonFiniteError, UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_json
 from limner.data.ledger import write_ledger
+from limner.measuring import measure_after
 from limner.resuming import continue_run, refuse_overwriting
 from limner.session import Session, fitting, open_session, probe_answer
 from limner.training.backward import REMEDY
@@ -23,6 +24,7 @@ from limner.training.loggers import loggers
 from limner.training.stop import graceful_stop, terminated_as_interrupted
 
 if TYPE_CHECKING:
+    from limner.evaluation.measurement import Comparison
     from limner.export.result import ExportResult
     from limner.training.course import Verdict
 
@@ -44,11 +46,15 @@ class RunResult:
     """The signal that stopped the run early (2 Ctrl-C, 15 SIGTERM); its checkpoint is written."""
     validation: Verdict | None = None
     """What the loss on the held-out pictures said; None where there are none, or no trained model was measured yet."""
+    metrics: tuple[Comparison, ...] = ()
+    """What the metrics said before training and after."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the same as plain values, for JSON."""
         exports = [{"path": str(export.path), "max_error": export.max_error} for export in self.exports]
-        return {**dataclasses.asdict(self), "out": str(self.out), "exports": exports}
+        metrics = [comparison.as_dict() for comparison in self.metrics]
+        values = dataclasses.asdict(dataclasses.replace(self, metrics=()))
+        return {**values, "out": str(self.out), "exports": exports, "metrics": metrics}
 
 
 def finetune(
@@ -80,9 +86,10 @@ def finetune(
             change = _prove_change(config, session)
             prune_checkpoints(rundir, keep=config.train.keep_checkpoints, spare=session.best_step)
             exports = _export(config, rundir, session, exported, progress)
+            metrics = measure_after(config, rundir, fitting(session.model), progress)
         verdict = None if session.watch is None else session.watch.conclude(step, exported, status, progress)
         status.write("finished")
-        return RunResult(config.out, step, session.steps, loss, change, exports, validation=verdict)
+        return RunResult(config.out, step, session.steps, loss, change, exports, validation=verdict, metrics=metrics)
 
 
 def _train(
@@ -110,6 +117,7 @@ def _train(
         as_base=session.as_base,
     )
     losses: list[float] = []
+    visits = len(session.feed.slots)
     save_checkpoint(rundir, state, session.identity)  # before the first step: a full disk shows now
     with (
         loggers(rundir, step=state.step, tensorboard=config.tensorboard) as log,
@@ -141,7 +149,7 @@ def _train(
             progress.step(line, steps)
             status.at(state.step, steps)
             last, best = state.step == session.last_step, state.step == session.best_step
-            if stop.signal is not None or last or best or state.step % config.train.save_every == 0:
+            if stop.signal is not None or last or best or config.train.saves(state.step, visits=visits):
                 log.sync()
                 save_checkpoint(rundir, state, session.identity)
             if session.watch is not None and "validation_loss" in line:

@@ -15,6 +15,7 @@ from limner.core.progress import Progress
 from limner.core.rundir import RunDir
 from limner.data.caption_tools import CaptionTools
 from limner.data.ledger import Ledger, Prepared
+from limner.measuring import measure_before
 from limner.models.protocol import Trained
 from limner.preflight import cache_folder, plan
 from limner.resuming import identity_of
@@ -82,6 +83,7 @@ def open_session(config: RunConfig, rundir: RunDir, progress: Progress) -> Sessi
     identity = identity_of(config, ledger, model, steps, precision)
     refuse_others_pictures(config, model)
     model.to(precision.device, precision.dtype, float32=config.method.float32_parts(fitting(model)))
+    measure_before(config, rundir, fitting(model), identity, progress)
     trainable = config.method.apply(fitting(model), seed=config.seed)
     as_base = _keep_base(config, model, trainable, progress)
     if config.train.gradient_checkpointing:

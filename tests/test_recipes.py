@@ -15,6 +15,7 @@ from limner.config import load_config
 from limner.core.rundir import RunDir, read_metrics
 from limner.data import DatasetConfig
 from limner.run import finetune
+from tests.known_sets import draw_cifar10, draw_flickr8k
 from tests.tiny import save_tiny, save_tiny_clip
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,12 +33,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     draw_folder(root / "subject", count=4)
     for sidecar in (root / "subject").glob("*.txt"):
         sidecar.unlink()
-    flickr = root / "flickr8k"
-    captions = draw_folder(flickr / "Images", count=4)
-    for sidecar in (flickr / "Images").glob("*.txt"):
-        sidecar.unlink()
-    lines = ["image,caption", *(f'{n:02d}.png,"{caption} , seen twice ."' for n, caption in enumerate(captions))]
-    (flickr / "captions.txt").write_text("\n".join(lines) + "\n")
+    draw_flickr8k(root / "flickr8k")
     draw_pictures(root / "world", count=4, seed=0, captions=2, side=64)
     for number, name in enumerate(("portraits", "scenes")):
         draw_folder(root / "several" / name, count=2, seed=number)
@@ -49,7 +45,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "auto": root / "captioned",
         "dreambooth": root / "subject",
-        "flickr8k": flickr,
+        "flickr8k": root / "flickr8k",
+        "cifar10": draw_cifar10(root / "cifar10"),
         "table": root / "world",
         "several": root / "several",
         "folder": root / "masked",
@@ -69,7 +66,7 @@ def place(dataset: DatasetConfig, data: Path) -> str:
 @pytest.mark.parametrize("recipe", [*RECIPES, *BUILTIN_RECIPES], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Path) -> None:
     config = load_config(recipe)
-    if config.dataset.kind == "cifar10":
+    if config.dataset.kind == "cifar10" and config.model.kind == "sd1":
         data = Path(os.environ.get("LIMNER_DATA", ROOT.parent / "shared" / "data")) / "cifar10" / "cifar-10-batches-py"
         if not data.is_dir():
             pytest.skip(f"needs CIFAR-10: {data} is absent (set LIMNER_DATA)")
@@ -90,6 +87,10 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
     if config.dataset.kind == "dreambooth" and config.dataset.class_pictures:
         classes = f"dataset.class_path={tmp_path / 'class'}"
         changes += [classes, "dataset.class_pictures=2", "dataset.class_drawing={steps: 2}"]
+    metrics = config.model_dump(mode="json")["metrics"]
+    for metric in metrics:
+        metric["dataset"]["path"] = str(pictures[metric["dataset"]["kind"]])
+    changes += [f"metrics={json.dumps(metrics)}"]
     changed = load_config(recipe, changes)
     kept = {"method", "objective", "optimizer", "dataset", "captions"}
     assert all(getattr(changed, name) == getattr(config, name) for name in kept - {"dataset"})
@@ -100,6 +101,7 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
     assert len(read_metrics(RunDir(result.out).metrics)) == 2
     assert len(list((result.out / "samples").rglob("*.png"))) == 2 * len(config.samples.prompts)
     assert result.exports
+    assert [one.after.metric for one in result.metrics] == [metric.title for metric in config.metrics]
 
 
 @pytest.mark.slow
@@ -134,7 +136,20 @@ def test_the_recipe_for_small_gpus_trains_with_all_its_savings_at_once(
 
 def test_the_recipes_start_from_the_model_that_they_promise() -> None:
     assert len(RECIPES) >= 5
-    assert {load_config(recipe).model.path for recipe in RECIPES} == {"CompVis/stable-diffusion-v1-4"}
+    paths = {"sd1": "CompVis/stable-diffusion-v1-4", "clip": "openai/clip-vit-base-patch32"}
+    models = [load_config(recipe).model for recipe in RECIPES]
+    assert all(model.path == paths[model.kind] for model in models)
+    assert {model.kind for model in models} == paths.keys()
+
+
+def test_the_clip_recipes_are_told_whether_they_got_better_and_whether_they_forgot() -> None:
+    for recipe in RECIPES:
+        config = load_config(recipe)
+        if config.model.kind == "clip":
+            assert [metric.guard for metric in config.metrics] == [False, True]
+            assert config.train.save_every == "epoch"
+            assert config.train.epochs is not None
+            assert config.train.keep_checkpoints >= config.train.epochs
 
 
 def test_the_builtin_model_is_made_in_three_steps_from_its_own_world() -> None:

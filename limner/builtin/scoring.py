@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from limner.builtin.world.facts import Relation, alike, relations, sides
 from limner.builtin.world.scenes import Scene, Thing
+from limner.core.intervals import wilson
 
 if TYPE_CHECKING:
     from limner.builtin.judge import Reading, Seen
 
 Aspect = Literal["thing", "colour", "background", "style", "count", "both", "relation", "everything"]
 ASPECTS: tuple[Aspect, ...] = get_args(Aspect)
-
-_NORMAL_QUANTILE = 1.959964  # 97.5 % of a normal distribution lie below: two-sided 95 %
 
 
 @dataclass(frozen=True)
@@ -160,10 +158,7 @@ class Share:
 
     def interval(self) -> tuple[float, float]:
         """Returns the 95 % interval of Wilson (1927), as if each one asked for were drawn on its own."""
-        z, n, p = _NORMAL_QUANTILE, self.asked, self.value
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, centre - half), min(1.0, centre + half)
+        return wilson(self.value, self.asked)
 
 
 @dataclass

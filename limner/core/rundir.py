@@ -69,6 +69,10 @@ class RunDir:
         return self.path / "validation.jsonl"
 
     @property
+    def metrics_report(self) -> Path:
+        return self.path / "metrics_report"
+
+    @property
     def best(self) -> Path:
         return self.path / "best.json"
 
