@@ -102,6 +102,9 @@ def generate(
     embedding: Annotated[
         list[str] | None, typer.Option(help="PATH or WORD=PATH of a textual inversion; several may be given.")
     ] = None,
+    text_encoder: Annotated[
+        str, typer.Option(help="PATH or PATH:BLEND of a tuned CLIP, whose text encoder takes the place of the model's.")
+    ] = "",
     negative: Annotated[str, typer.Option(help="What the pictures should not show.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the first picture; -1 draws one.", min=-1)] = -1,
     steps: Annotated[int, typer.Option(help="Denoising steps.", min=1, max=1000)] = 30,
@@ -122,6 +125,7 @@ def generate(
             model=model,
             adapters=adapter or [],
             embeddings=embedding or [],
+            text_encoder=text_encoder,
             prompts=prompt,
             negative=negative,
             seed=seed,
@@ -139,6 +143,54 @@ def generate(
                 print(path)  # the result: on standard output
         if isinstance(progress, JsonProgress):
             progress.event("result", {"pictures": paths})
+
+
+@app.command()
+def swap(
+    model: Annotated[str, typer.Argument(help="A Hub id, a diffusers folder, a .safetensors file, a run, or builtin.")],
+    text_encoder: Annotated[str, typer.Option(help="PATH or PATH:BLEND of a tuned CLIP.")],
+    prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the page and the pictures.")],
+    blends: Annotated[
+        str, typer.Option(help="Between the model's own (0) and the tuned one (1); empty: 0.25,0.5,1.")
+    ] = "",
+    negative: Annotated[str, typer.Option(help="What the pictures should not show.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of each prompt's first picture.", min=0)] = 0,
+    count: Annotated[int, typer.Option(help="Pictures per prompt.", min=1)] = 1,
+    steps: Annotated[int, typer.Option(help="Denoising steps.", min=1, max=1000)] = 30,
+    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.", min=0)] = 7.5,
+    scheduler: Annotated[str, typer.Option(help="Sampler, as ddim, euler_a, dpmpp_2m; empty: the model's own.")] = "",
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels; empty: what the model was made for.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    json_lines: Json = False,
+) -> None:
+    """Draw with a model's own text encoder and with a tuned one, side by side on a page."""
+    from limner.console import JsonProgress
+    from limner.swap import swap as run_swap
+
+    with _progress(json_lines) as progress:
+        result = run_swap(
+            model,
+            text_encoder=text_encoder,
+            prompts=prompt,
+            out=out,
+            blends=blends,
+            negative=negative,
+            seed=seed,
+            count=count,
+            steps=steps,
+            guidance=guidance,
+            scheduler=scheduler,
+            size=size,
+            device=device,
+            progress=progress,
+        )
+        if isinstance(progress, JsonProgress):
+            progress.event("result", result.as_dict())
+        else:
+            for title, rows in result.tables():
+                progress.table(title, rows)
+            print(result.page)  # the result: on standard output
 
 
 @app.command()

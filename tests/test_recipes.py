@@ -90,6 +90,8 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
     if config.dataset.kind == "dreambooth" and config.dataset.class_pictures:
         classes = f"dataset.class_path={tmp_path / 'class'}"
         changes += [classes, "dataset.class_pictures=2", "dataset.class_drawing={steps: 2}"]
+    if config.model.kind == "sd1" and config.model.text_encoder is not None:
+        changes.append(f"model.text_encoder.path={save_tiny_clip(tmp_path / 'clip', seed=1)}")
     changed = load_config(recipe, changes)
     kept = {"method", "objective", "optimizer", "dataset", "captions"}
     assert all(getattr(changed, name) == getattr(config, name) for name in kept - {"dataset"})
