@@ -190,6 +190,8 @@ def swap(
         else:
             for title, rows in result.tables():
                 progress.table(title, rows)
+            for purpose, command in result.commands:
+                progress.say(f"  # {purpose}\n  {command}")
             print(result.page)  # the result: on standard output
 
 

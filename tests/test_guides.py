@@ -6,19 +6,23 @@ import contextlib
 import io
 import re
 import shlex
+import shutil
 import sys
 import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from limner.builtin.drawings import draw_folder, draw_sitter
+from limner.builtin.untrained import new_builtin_clip
 from limner.cli import main
 from limner.config import RunConfig, load_config
 from limner.core.config import Config
-from tests.tiny import save_tiny
+from limner.models.sd1 import SD1
+from tests.tiny import save_tiny, save_tiny_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs" / "guides").glob("*.md"))}
@@ -58,9 +62,20 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("portraits", "scenes"):
         for sidecar in (photos / name).glob("*.txt"):
             sidecar.write_text(f"{name}, red, blue, green\n")
+    save_clip_of_builtin(tmp_path / "my-clip")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+def save_clip_of_builtin(folder: Path) -> None:
+    """Writes a CLIP around the built-in model's text encoder, moved a little as by tuning."""
+    pipeline = SD1(path="builtin").load()
+    clip = new_builtin_clip(pipeline.text_encoder)
+    with torch.no_grad():
+        clip.text_model.final_layer_norm.bias.add_(0.01)
+    clip.save_pretrained(folder)
+    pipeline.tokenizer.save_pretrained(folder)
 
 
 def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -98,7 +113,7 @@ def few_steps(words: list[str]) -> list[str]:
 def on_tiny_model(words: list[str]) -> list[str]:
     """Returns a command of a page as it runs in seconds: on a random model, in small pictures and few steps."""
     words = [re.sub(rf"^({re.escape(SD14)}|builtin)$", "model", word).replace("=builtin", "=model") for word in words]
-    if words[1] == "generate":
+    if words[1] in ("generate", "swap"):
         return [*words, "--steps", "2", "--size", "64x64"]
     if words[1] == "inspect":
         return words
@@ -139,12 +154,14 @@ def test_the_commands_of_a_page_run_one_after_the_other(
 def run_all(todo: list[list[str]], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs all commands but the checks, which the test above runs, on a tiny model."""
     save_tiny(folder / "model")
+    shutil.rmtree(folder / "my-clip")
+    save_tiny_clip(folder / "my-clip", seed=1)
     todo = [words for words in todo if words[1] != "check"]
     assert {words[1] for words in todo} >= {"train"}
     for words in todo:
         assert words[0] == "limner"
         run(on_tiny_model(words), monkeypatch)
-    prompts = [words.count("--prompt") for words in todo]
+    prompts = [words.count("--prompt") for words in todo if words[1] == "generate"]
     assert len(list((folder / "drawings").glob("*.png"))) == sum(prompts)
 
 
@@ -157,7 +174,7 @@ def test_the_small_commands_of_a_page_run_on_the_built_in_model(
     assert {words[1] for words in small} >= {"check", "train"}
     for words in small:
         changes = few_steps(words) if words[1] == "train" else []
-        run([*words, *changes, *(["--steps", "2"] if words[1] == "generate" else [])], monkeypatch)
+        run([*words, *changes, *(["--steps", "2"] if words[1] in ("generate", "swap") else [])], monkeypatch)
 
 
 # -------------------------------------------------------------------------------------------------------- the words

@@ -83,28 +83,32 @@ def _verdict(gauge: Gauge) -> str:
 
 def _layers(page: Page) -> str:
     gauges = _gauges(page)
-    tables = "".join(_layer_table(column.name, gauge) for column, gauge in gauges)
+    tables = "".join(
+        f"<details{' open' if column is gauges[-1][0] else ''}><summary>{escape(column.name)}</summary>"
+        f"{_layer_table(gauge)}</details>"
+        for column, gauge in gauges
+    )
     plot = layer_plot(
         [(column.name, [one.distances["all tokens"] for one in gauge.layers]) for column, gauge in gauges]
     )
     return f"<section><h2>Layer by layer</h2>{plot}{tables}</section>"
 
 
-def _layer_table(name: str, gauge: Gauge) -> str:
+def _layer_table(gauge: Gauge) -> str:
     head = "".join(f'<th scope="col">{position}</th>' for position in POSITIONS)
     rows = "".join(
         f'<tr><th scope="row">{escape(layer)}</th>{"".join(f"<td>{value}</td>" for value in values)}</tr>'
         for layer, *values in gauge.rows()
     )
     return (
-        f'<h3>{escape(name)}</h3><div class="scroll"><table class="layers"><thead><tr><th scope="col">layer</th>{head}'
+        f'<div class="scroll"><table class="layers"><thead><tr><th scope="col">layer</th>{head}'
         f"</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
 def layer_plot(lines: Sequence[tuple[str, Sequence[float]]]) -> str:
     """Returns the distance over the layers as SVG, a line for each blend, its name at its end; the bound is dashed."""
-    width, height, left, right, bottom = 720.0, 280.0, 84.0, 120.0, 34.0
+    width, height, left, right, bottom = 720.0, 280.0, 84.0, 144.0, 34.0
     top = max(LARGEST_MOVE, *(max(values) for _, values in lines)) * 1.1
     last = len(lines[0][1]) - 1
 
@@ -180,7 +184,10 @@ _CSS = """
 thead th{color:var(--soft);font-size:.9rem}
 .far{color:var(--wrong)}
 .layers{font-variant-numeric:tabular-nums;font-size:.92rem}
-.layers td{white-space:nowrap}
+.layers{min-width:600px}
+.layers tbody th,.layers thead th,.layers td{white-space:nowrap}
+summary{font-weight:600;padding:.5em 0;cursor:pointer}
+.row+.small{margin-top:.8em}
 .rows{display:grid;gap:20px;grid-template-columns:repeat(auto-fill,minmax(min(100%,620px),1fr))}
 .row{display:grid;gap:12px;grid-template-columns:repeat(auto-fit,minmax(128px,1fr))}
 svg .line{stroke-width:2.5}

@@ -81,9 +81,11 @@ class SwapResult:
             for one in self.swapped
         ]
         last = self.swapped[-1]
-        layers = [(name, ", ".join(values)) for name, *values in last.gauge.rows()]
-        title = f"gauge at blend {last.blend:g}: {', '.join(POSITIONS)}"
-        return [("blends", blends), (title, layers), ("next", self.commands)]
+        layers = [
+            (layer, ", ".join(f"{position} {value}" for position, value in zip(POSITIONS, values, strict=True)))
+            for layer, *values in last.gauge.rows()
+        ]
+        return [("blends", blends), (f"hidden states at blend {last.blend:g}", layers)]
 
 
 def swap(

@@ -22,7 +22,7 @@ from limner.evaluation.hidden_states import (
     measure_move,
     share,
 )
-from limner.models.sd1 import SD1Model
+from limner.models.sd1 import SD1, SD1Model
 
 
 def tuned(model: SD1Model, size: float) -> Any:
@@ -120,3 +120,16 @@ def test_where_no_prompt_is_padded_there_is_no_such_distance(model: SD1Model, mo
     assert set(gauge.layers[-1].distances) == set(POSITIONS) - {"padding"}
     assert "none" in gauge.rows()[-1]
     assert all(np.isfinite(value) for value in gauge.layers[-1].distances.values())
+
+
+def test_the_bound_is_well_below_what_one_other_word_moves_in_the_built_in_model() -> None:
+    """So far apart are two captions that the denoiser has learned to draw as two pictures."""
+    model = SD1(path="builtin").load()
+    pairs = {"black": "blue", "orange": "green", "mushroom": "apple", "whale": "cat", "star": "heart", "left": "right"}
+    captions = [(text, text.replace(old, new, 1)) for text in WORLD for old, new in pairs.items() if old in text]
+    assert len(captions) >= len(pairs)
+    with torch.no_grad():
+        one, other = (
+            model.encode_prompts(texts)["encoder_hidden_states"] for texts in map(list, zip(*captions, strict=True))
+        )
+    assert float((other - one).norm() / one.norm()) > 1.5 * LARGEST_MOVE

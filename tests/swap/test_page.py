@@ -73,6 +73,9 @@ def test_numbers_and_verdicts_stand_at_their_blend() -> None:
     assert "blend 1 20.0 % beyond the bound 25.0 %" in text
     assert "pixels differ by 25.0 %" in text
     assert text.count("read by the pipeline") == 2
+    assert text.count("layer first token words end token padding all tokens embeddings 5.0 %") == 1
+    assert text.count("layer first token words end token padding all tokens embeddings 20.0 %") == 1
+    assert "{" not in render(page()).partition("</style>")[2]
     assert "The commands have blend 0.5" in text
 
 
