@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from limner import __version__
-from limner.commands import reading
+from limner.commands import comparing, reading
 from limner.commands.shown import shown as _progress
 from limner.core.errors import UserError
 
@@ -98,6 +98,9 @@ def generate(
     embedding: Annotated[
         list[str] | None, typer.Option(help="PATH or WORD=PATH of a textual inversion; several may be given.")
     ] = None,
+    text_encoder: Annotated[
+        str, typer.Option(help="PATH or PATH:BLEND of a tuned CLIP, whose text encoder takes the place of the model's.")
+    ] = "",
     negative: Annotated[str, typer.Option(help="What the pictures should not show.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the first picture; -1 draws one.", min=-1)] = -1,
     steps: Annotated[int, typer.Option(help="Denoising steps.", min=1, max=1000)] = 30,
@@ -118,6 +121,7 @@ def generate(
             model=model,
             adapters=adapter or [],
             embeddings=embedding or [],
+            text_encoder=text_encoder,
             prompts=prompt,
             negative=negative,
             seed=seed,
@@ -135,58 +139,6 @@ def generate(
                 print(path)  # the result: on standard output
         if isinstance(progress, JsonProgress):
             progress.event("result", {"pictures": paths})
-
-
-@app.command()
-def measure(
-    target: Annotated[str, typer.Argument(help="A run folder, or a CLIP model as in model.path.", show_default=False)],
-    recipe: Annotated[
-        Path | None, typer.Option(help="The recipe whose metrics are measured; unset: the run's own.")
-    ] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(help="Name of a metric; several may be given. Unset: all.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for a run's measurements.json and plots; unset: none.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    json_lines: Json = False,
-) -> None:
-    """Measure a CLIP model, or a run before and after, with a recipe's metrics and their intervals."""
-    from limner.console import JsonProgress
-    from limner.measuring import measure as measure_target
-
-    with _progress(json_lines) as progress:
-        found = measure_target(target, recipe=recipe, names=metric or [], device=device, out=out, progress=progress)
-        if isinstance(progress, JsonProgress):
-            progress.event("result", found.as_dict())
-
-
-@app.command()
-def blend(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run of CLIP.", show_default=False)],
-    shares: Annotated[str, typer.Option(help="Shares of the tuned weights, separated by commas.")] = (
-        "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
-    ),
-    write: Annotated[float | None, typer.Option(help="Also write the model of this share.", min=0, max=1)] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(help="Name of a metric; several may be given. Unset: all.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for table, curve and model; unset: RUN/blend.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    json_lines: Json = False,
-) -> None:
-    """Measure a run's model between base and tuned weights, draw the curve, and propose the best share."""
-    from limner.blend_curve import blend as blend_run
-    from limner.blend_curve import parse_shares
-    from limner.console import JsonProgress
-
-    with _progress(json_lines) as progress:
-        found = blend_run(
-            run, parse_shares(shares), out=out, write=write, names=metric or [], device=device, progress=progress
-        )
-        if isinstance(progress, JsonProgress):
-            progress.event("result", found.as_dict())
 
 
 @app.command()
@@ -231,7 +183,7 @@ def demo(
     _exit_if_stopped(result.run)
 
 
-for command in (reading.caption, reading.search, reading.score):
+for command in (comparing.measure, comparing.blend, comparing.swap, reading.caption, reading.search, reading.score):
     app.command()(command)
 
 

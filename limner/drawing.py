@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from limner.core.config import validate
 from limner.core.errors import UserError
@@ -12,6 +13,11 @@ from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir
 from limner.models.schedulers import check_scheduler_name
 from limner.training.precision import PrecisionName
+
+if TYPE_CHECKING:
+    import torch
+
+    from limner.models.sd1 import SD1Model
 
 
 def draw(
@@ -21,6 +27,7 @@ def draw(
     out: Path,
     adapters: Sequence[str] = (),
     embeddings: Sequence[str] = (),
+    text_encoder: str = "",
     negative: str = "",
     seed: int = -1,
     steps: int = 30,
@@ -34,9 +41,9 @@ def draw(
 ) -> Iterator[Path]:
     """Draws ``count`` pictures of each prompt and yields the path of each as soon as it is written.
 
-    ``adapters`` are ``PATH`` or ``PATH:WEIGHT``, ``embeddings`` are ``PATH`` or ``WORD=PATH``, ``size`` is
-    ``WIDTHxHEIGHT``. The embedding of a LoRA that was trained together with one is found beside it. Raises UserError
-    for what cannot be drawn.
+    ``adapters`` are ``PATH`` or ``PATH:WEIGHT``, ``embeddings`` are ``PATH`` or ``WORD=PATH``, ``text_encoder`` is
+    ``PATH`` or ``PATH:BLEND``, ``size`` is ``WIDTHxHEIGHT``. The embedding of a LoRA that was trained together with one
+    is found beside it. Raises UserError for what cannot be drawn.
     """
     progress = progress or Silent()
     wanted = parse_size(size)
@@ -49,16 +56,18 @@ def draw(
     from limner.evaluation.picture import save_numbered
     from limner.models.adapters import load_adapters, parse_adapter
     from limner.models.embedding_files import companions, load_embeddings, parse_embedding
-    from limner.models.sd1 import SD1
+    from limner.models.text_encoder import missing_encoders
     from limner.training.precision import choose_device, choose_precision
 
     chosen = choose_precision(precision, choose_device(device))
-    exported = RunDir(Path(model)).export / "diffusers"  # a run folder stands for the model that it trained
-    if RunDir(Path(model)).status.is_file() and (exported / "model_index.json").is_file():
-        model = str(exported)
-    loaded = validate(SD1, {"path": model}, where="--model").load()
+    loaded = load_model(model)
+    if text_encoder:
+        loaded = _with_text_encoder(loaded, text_encoder, chosen.device, progress)
+    refs = [parse_adapter(text) for text in adapters]
+    for sentence in missing_encoders(refs, loaded.text_encoder):
+        progress.warn(sentence)
     loaded.to(chosen.device, chosen.dtype)
-    on_model = load_adapters(loaded.networks, [parse_adapter(text) for text in adapters])
+    on_model = load_adapters(loaded.networks, refs)
     given = [parse_embedding(text) for text in embeddings]
     found, sentences = companions(on_model, given)
     for sentence in sentences:
@@ -83,6 +92,31 @@ def draw(
                 told.add(warning)
         progress.stage("drawing", number, total)
         yield save_numbered(picture, out)
+
+
+def load_model(model: str, *, where: str = "--model") -> SD1Model:
+    """Returns a model in float32; a run folder stands for the model that it trained."""
+    from limner.models.sd1 import SD1
+
+    exported = RunDir(Path(model)).export / "diffusers"
+    if RunDir(Path(model)).status.is_file() and (exported / "model_index.json").is_file():
+        model = str(exported)
+    return validate(SD1, {"path": model}, where=where).load()
+
+
+def _with_text_encoder(own: SD1Model, text: str, device: torch.device, progress: Progress) -> SD1Model:
+    """Returns the model with the text encoder that ``text`` names, and tells how far its hidden states moved."""
+    from limner.evaluation.hidden_states import measure_move
+    from limner.models.text_encoder import parse_text_encoder
+
+    swapped = own.with_text_encoder(parse_text_encoder(text))
+    for notice in swapped.notices[len(own.notices) :]:
+        progress.warn(notice)
+    gauge = measure_move(own.text_encoder.to(device), swapped.text_encoder.to(device), own.tokenizer)
+    progress.say(f"text encoder {text}: {gauge.sentence()}")
+    if (warning := gauge.warning()) is not None:
+        progress.warn(warning)
+    return swapped
 
 
 def parse_size(text: str) -> tuple[int, int] | None:

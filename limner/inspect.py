@@ -133,6 +133,8 @@ def _recipe_facts(values: dict[str, Any]) -> Facts:
     facts: Facts = {}
     for label, keys in {
         "model": ("model", "path"),
+        "text encoder": ("model", "text_encoder", "path"),
+        "text encoder blend": ("model", "text_encoder", "blend"),
         "data": ("dataset", "path"),
         "layout": ("dataset", "kind"),
         "method": ("method", "kind"),

@@ -58,6 +58,7 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
         config.method.check_targets(config.model.outline())
     steps, epochs = length(config, ledger)
     rows = (
+        *_encoder_rows(config),
         *ledger.summary(),
         *source_rows(config.dataset, ledger),
         *caption_rows(tools, ledger.prepared, seed=config.seed),
@@ -69,6 +70,13 @@ def plan(config: RunConfig, *, progress: Progress | None = None) -> Plan:
         for warning in config.validation.warnings(steps):
             progress.warn(warning)
     return Plan(ledger, steps, epochs, rows)
+
+
+def _encoder_rows(config: RunConfig) -> list[tuple[str, str]]:
+    encoder = config.model.text_encoder if config.model.kind == "sd1" else None
+    if encoder is None:
+        return []
+    return [("text encoder", f"{encoder.path}, blend {encoder.blend:g}, in place of the model's own")]
 
 
 def _check_places(config: RunConfig) -> None:

@@ -221,6 +221,7 @@ def _export(
         resolution=config.images.resolution,
         prediction_type=session.identity.get("base.prediction_type", ""),
         private=config.private,
+        text_encoder=session.model.source.text_encoder,
     )
     for number, export in enumerate(exports):
         progress.stage("exports", number, len(exports))

@@ -6,18 +6,22 @@ import contextlib
 import io
 import re
 import shlex
+import shutil
 import sys
 import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from limner.builtin.drawings import draw_folder, draw_sitter
+from limner.builtin.untrained import new_builtin_clip
 from limner.cli import main
 from limner.config import RunConfig, load_config
 from limner.core.config import Config
+from limner.models.sd1 import SD1
 from tests.known_sets import draw_cifar10, draw_flickr8k
 from tests.tiny import save_tiny, save_tiny_clip
 
@@ -64,9 +68,20 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_tiny_clip(tmp_path / "clip-model")
     draw_cifar10(tmp_path / "cifar-10-batches-py")
     draw_flickr8k(tmp_path / "flickr8k")
+    save_clip_of_builtin(tmp_path / "my-clip")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+def save_clip_of_builtin(folder: Path) -> None:
+    """Writes a CLIP around the built-in model's text encoder, moved a little as by tuning."""
+    pipeline = SD1(path="builtin").load()
+    clip = new_builtin_clip(pipeline.text_encoder)
+    with torch.no_grad():
+        clip.text_model.final_layer_norm.bias.add_(0.01)
+    clip.save_pretrained(folder)
+    pipeline.tokenizer.save_pretrained(folder)
 
 
 def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -108,7 +123,7 @@ def on_tiny_model(words: list[str]) -> list[str]:
     if any("recipes/clip_" in word for word in words):
         return [*words, "model.path=clip-model", "images={resolution: 32, buckets: false}", *few_steps(words)]
     words = [re.sub(rf"^({re.escape(SD14)}|builtin)$", "model", word).replace("=builtin", "=model") for word in words]
-    if words[1] == "generate":
+    if words[1] in ("generate", "swap"):
         return [*words, "--steps", "2", "--size", "64x64"]
     if words[1] == "inspect":
         return words
@@ -150,12 +165,14 @@ def test_the_commands_of_a_page_run_one_after_the_other(
 def run_all(todo: list[list[str]], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs all commands but the checks, which the test above runs, on a tiny model."""
     save_tiny(folder / "model")
+    shutil.rmtree(folder / "my-clip")
+    save_tiny_clip(folder / "my-clip", seed=1)
     todo = [words for words in todo if words[1] != "check"]
     assert {words[1] for words in todo} >= {"train"}
     for words in todo:
         assert words[0] == "limner"
         run(on_tiny_model(words), monkeypatch)
-    prompts = [words.count("--prompt") for words in todo]
+    prompts = [words.count("--prompt") for words in todo if words[1] == "generate"]
     assert len(list((folder / "drawings").glob("*.png"))) == sum(prompts)
 
 
@@ -168,7 +185,7 @@ def test_the_small_commands_of_a_page_run_on_the_built_in_model(
     assert {words[1] for words in small} >= {"check", "train"}
     for words in small:
         changes = few_steps(words) if words[1] == "train" else []
-        run([*words, *changes, *(["--steps", "2"] if words[1] == "generate" else [])], monkeypatch)
+        run([*words, *changes, *(["--steps", "2"] if words[1] in ("generate", "swap") else [])], monkeypatch)
 
 
 # -------------------------------------------------------------------------------------------------------- the words

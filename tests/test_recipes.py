@@ -91,6 +91,8 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
     for metric in metrics:
         metric["dataset"]["path"] = str(pictures[metric["dataset"]["kind"]])
     changes += [f"metrics={json.dumps(metrics)}"]
+    if config.model.kind == "sd1" and config.model.text_encoder is not None:
+        changes.append(f"model.text_encoder.path={save_tiny_clip(tmp_path / 'clip', seed=1)}")
     changed = load_config(recipe, changes)
     kept = {"method", "objective", "optimizer", "dataset", "captions"}
     assert all(getattr(changed, name) == getattr(config, name) for name in kept - {"dataset"})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from limner.builtin.scoring import Share
 from limner.demo.judging import Goal, Judged
+from limner.page import Rows, commands, data_uri, document, header, smaller, table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Rows = Sequence[tuple[str, str]]
 THUMBNAIL = 128
 
 
@@ -67,28 +65,14 @@ class Page:
 def render(page: Page) -> str:
     """Returns the page as HTML."""
     parts = [
-        f"<header><h1>{escape(page.title)}</h1><p>{escape(page.about)}</p></header>",
+        header(page.title, page.about),
         _measured(page.measures),
         _learned_from(page),
         *_sections(page.pairs),
         _training(page),
         _next(page),
     ]
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(page.title)} · Limner</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(parts)
-        + "\n</main>\n</body>\n</html>\n"
-    )
-
-
-def data_uri(image: Image, kind: str = "PNG") -> str:
-    """Returns a picture as text that an HTML page can hold."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return document(page.title, parts, css=_CSS)
 
 
 # -------------------------------------------------------------------------------------------------------- the numbers
@@ -183,38 +167,24 @@ def _figure(when: str, image: Image, prompt: str, judged: Judged | None) -> str:
 
 
 def _learned_from(page: Page) -> str:
-    pictures = "".join(f'<img src="{data_uri(_thumbnail(p), "JPEG")}" alt="">' for p in page.pictures)
+    pictures = "".join(f'<img src="{data_uri(smaller(p, THUMBNAIL), "JPEG")}" alt="">' for p in page.pictures)
     label = f"{len(page.pictures)} pictures of the set"
     return (
-        f"<section><h2>What it learned from</h2>{_table(page.ledger)}"
+        f"<section><h2>What it learned from</h2>{table(page.ledger)}"
         f'<div class="strip" role="img" aria-label="{label}">{pictures}</div></section>'
     )
 
 
-def _thumbnail(image: Image) -> Image:
-    small = image.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    return small
-
-
 # ----------------------------------------------------------------------------------------------- the run and the rest
 def _training(page: Page) -> str:
-    return f"<section><h2>The training</h2>{loss_curve(page.losses)}{_table(page.settings)}</section>"
+    return f"<section><h2>The training</h2>{loss_curve(page.losses)}{table(page.settings)}</section>"
 
 
 def _next(page: Page) -> str:
-    commands = "".join(
-        f"<li>{escape(purpose)}<pre><code>{escape(command)}</code></pre></li>" for purpose, command in page.commands
-    )
     return (
-        f"<section><h2>Next, with your own pictures</h2><ol>{commands}</ol></section>"
-        f"<section><h2>The files</h2>{_table(page.files)}</section>"
+        f"<section><h2>Next, with your own pictures</h2>{commands(page.commands)}</section>"
+        f"<section><h2>The files</h2>{table(page.files)}</section>"
     )
-
-
-def _table(rows: Rows) -> str:
-    lines = "".join(f'<tr><th scope="row">{escape(a)}</th><td>{escape(b)}</td></tr>' for a, b in rows)
-    return f"<table><tbody>{lines}</tbody></table>"
 
 
 def loss_curve(losses: Sequence[float]) -> str:
@@ -252,25 +222,6 @@ def running_mean(losses: Sequence[float]) -> list[float]:
 
 
 _CSS = """
-:root{--ground:#f6f4ef;--card:#fffdf8;--ink:#23201b;--soft:#6a6459;--line:#ddd6c8;--accent:#2d5d8a;--right:#1f6b3a;
---wrong:#a8321f;--bar:#2d5d8a;--tint:#e9e3d6}
-@media(prefers-color-scheme:dark){:root{--ground:#17181b;--card:#212327;--ink:#ebe7df;--soft:#a8a298;--line:#3a3c42;
---accent:#8db9e6;--right:#7fd19a;--wrong:#f39a88;--bar:#6ea4d9;--tint:#2c2f35}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;
-overflow-wrap:anywhere}
-main{max-width:1480px;margin:0 auto;padding:clamp(16px,3vw,48px)}
-header,section{max-width:860px}
-section.wide{max-width:none}
-h1{font-size:clamp(1.7rem,4vw,2.6rem);line-height:1.15;margin:0 0 .4em;text-wrap:balance}
-h2{font-size:1.35rem;margin:2.2em 0 .6em}
-h3{font-size:1rem;font-weight:600;margin:0 0 .7em}
-header p{font-size:1.1rem;color:var(--soft);margin:0}
-.small{font-size:.82rem;color:var(--soft);margin:.3em 0 0}
-table{border-collapse:collapse;width:100%}
-th,td{text-align:left;vertical-align:top;padding:.45em .9em .45em 0;border-bottom:1px solid var(--line);font-weight:400}
-tbody th{color:var(--soft);white-space:nowrap}
-td{overflow-wrap:anywhere}
 .measures tbody th{color:var(--ink);font-weight:600;white-space:normal}
 .measures strong{font-size:1.5rem;font-variant-numeric:tabular-nums}
 .measures .small{display:block}
@@ -280,33 +231,11 @@ background:linear-gradient(var(--tint) 8px,transparent 0)}
 .bar i,.bar b{position:absolute}
 .bar i{left:0;top:0;height:8px;background:var(--bar)}
 .bar b{bottom:0;height:3px;background:var(--soft)}
-.scroll{overflow-x:auto}
-.pairs{display:grid;gap:20px;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr))}
-article{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px}
-.two{display:grid;grid-template-columns:1fr 1fr;gap:12px}
-figure{margin:0}
-figure img{display:block;width:100%;height:auto;border-radius:8px;background:var(--tint)}
-.tag{display:inline-block;margin-top:.5em;font-size:.85rem;font-weight:600;color:var(--soft)}
 .after .tag{color:var(--accent)}
-ul{list-style:none;margin:.3em 0 0;padding:0;font-size:.92rem}
-li span.right,li span.wrong,td span.right,td span.wrong{display:inline-block;padding-left:1.3em;text-indent:-1.3em}
-.sign{display:inline-block;width:1.3em;text-indent:0;font-weight:700}
-.right .sign{color:var(--right)}
-.wrong .sign,.wrong{color:var(--wrong)}
-.said{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 .strip{display:grid;gap:6px;grid-template-columns:repeat(auto-fill,minmax(72px,1fr));margin-top:1em}
 .strip img{width:100%;height:auto;display:block;border-radius:5px}
-svg{width:100%;height:auto;color:var(--soft)}
-svg path{fill:none;stroke:var(--line);stroke-width:1.5}
-svg polyline{fill:none;stroke:var(--bar);stroke-linejoin:round}
-svg .thin{opacity:.35}
-svg .thick{stroke-width:2.5}
-svg text{fill:currentColor;font-size:13px}
-ol{padding-left:1.4em}
-pre{background:var(--tint);border-radius:8px;padding:.7em .9em;margin:.4em 0 1em;overflow-x:auto;white-space:pre-wrap}
-code{font:.9rem/1.45 ui-monospace,"SF Mono",Consolas,monospace}
 @media(max-width:600px){.measures thead{display:none}.measures tr,.measures th,.measures td{display:block;border:0;
-padding:.15em 0}.measures tr{border-bottom:1px solid var(--line);padding:.7em 0}svg text{font-size:22px}
+padding:.15em 0}.measures tr{border-bottom:1px solid var(--line);padding:.7em 0}
 .measures td:nth-of-type(1)::before{content:"before "}.measures td:nth-of-type(2)::before{content:"after "}
-.measures td:nth-of-type(3)::before{content:"goal "}tbody th{white-space:normal}}
+.measures td:nth-of-type(3)::before{content:"goal "}}
 """

@@ -27,8 +27,9 @@ from limner.demo.lessons import (
     sitter_lesson,
     style_lesson,
 )
-from limner.demo.page import Measure, Page, Pair, Rows, in_words, percent, render
+from limner.demo.page import Measure, Page, Pair, in_words, percent, render
 from limner.models.weights import BUILTIN, builtin_folder
+from limner.page import Rows
 from limner.preflight import Plan, plan
 from limner.run import RunResult, finetune
 

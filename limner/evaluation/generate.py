@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from limner.core.errors import UserError
 from limner.core.naming import public_name
-from limner.evaluation.picture import Picture, PictureSettings, UsedAdapter, UsedEmbedding
+from limner.evaluation.picture import Picture, PictureSettings, UsedAdapter, UsedEmbedding, UsedTextEncoder
 from limner.models.evaluating import evaluating, in_float32
 from limner.models.placeholder import vectors_read
 from limner.models.protocol import DiffusionModel
@@ -87,6 +87,7 @@ def generate(
     ]
     used = tuple(UsedAdapter(a.name, a.weight, a.tensors_hash[:_A1111_HASH_DIGITS]) for a in adapters)
     words = tuple(UsedEmbedding(one.token, one.file_hash[:_A1111_HASH_DIGITS]) for one in embeddings)
+    encoder = _used_encoder(model)
 
     def draw() -> Iterator[Picture]:
         for start in range(0, len(jobs), batch_size):
@@ -105,6 +106,7 @@ def generate(
                     model=public_name(model.source.name),
                     adapters=used,
                     embeddings=words,
+                    text_encoder=encoder,
                 )
                 yield Picture(image, settings, job.warnings)
 
@@ -168,6 +170,13 @@ def _unread(
                     f"The prompt is read with {read} of the {one.vectors} vectors of {one.token!r}: write it so, early."
                 )
     return [tuple(sentences) for sentences in told]
+
+
+def _used_encoder(model: DiffusionModel) -> UsedTextEncoder | None:
+    source = model.source.text_encoder
+    if source is None:
+        return None
+    return UsedTextEncoder(public_name(source.name), source.blend, source.weights_hash[:_A1111_HASH_DIGITS])
 
 
 def _sampler_name(scheduler: str, pipeline: Any) -> str:

@@ -46,6 +46,16 @@ class UsedEmbedding:
 
 
 @dataclass(frozen=True)
+class UsedTextEncoder:
+    """A tuned text encoder that stood in place of the model's own."""
+
+    name: str
+    blend: float
+    hash: str
+    """The first 12 digits of the SHA-256 of the weights that came of both."""
+
+
+@dataclass(frozen=True)
 class PictureSettings:
     """Everything that makes the same picture again."""
 
@@ -63,6 +73,7 @@ class PictureSettings:
     model: str
     adapters: tuple[UsedAdapter, ...] = ()
     embeddings: tuple[UsedEmbedding, ...] = ()
+    text_encoder: UsedTextEncoder | None = None
     version: str = limner.__version__
 
 
@@ -139,6 +150,9 @@ def a1111_text(settings: PictureSettings) -> str:
         values["Lora hashes"] = ", ".join(f"{used.name}: {used.hash}" for used in settings.adapters)
     if settings.embeddings:
         values["TI hashes"] = ", ".join(f"{used.token}: {used.hash}" for used in settings.embeddings)
+    if settings.text_encoder is not None:
+        encoder = settings.text_encoder
+        values["Text encoder"] = f"{encoder.name}, blend {encoder.blend:g}, hash {encoder.hash}"
     values["Version"] = f"Limner {settings.version}"
     negative = f"\n{_NEGATIVE} {settings.negative}" if settings.negative else ""
     line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in values.items())
@@ -211,6 +225,7 @@ def _own_settings(text: str, path: Path) -> PictureSettings:
                 UsedEmbedding(_text(used["token"]), _text(used["hash"]))
                 for used in values.get("embeddings", ())  # older pictures have none
             ),
+            text_encoder=_text_encoder(values.get("text_encoder")),
             version=_text(values["version"]),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -219,6 +234,12 @@ def _own_settings(text: str, path: Path) -> PictureSettings:
             where=str(path),
             fix="The picture itself may be whole; its recipe is not.",
         ) from None
+
+
+def _text_encoder(value: Any) -> UsedTextEncoder | None:
+    if value is None:
+        return None
+    return UsedTextEncoder(_text(value["name"]), _number(value["blend"]), _text(value["hash"]))
 
 
 def _text(value: object) -> str:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import limner
 from limner.core.naming import public_name
 from limner.methods.trainable import ADAPTERS
+from limner.models.text_encoder import ENCODER_KEYS
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from limner.models.protocol import EncoderSource
 
 _WORDS_WITHOUT_NAMES = frozenset(
     ["kind", "scheduler", "precision", "device", "prediction_type", "targets", "text_encoder_targets"]
@@ -33,14 +36,14 @@ def file_metadata(
     resolution: int,
     prediction_type: str,
     private: bool,
+    text_encoder: EncoderSource | None = None,
 ) -> dict[str, str]:
     """Returns the header texts of an export. ``private`` leaves out every name of the user's files, folders, prompts.
 
-    ``base`` is the base model as the user named it; ``manifest`` the hash of the data.
+    ``base`` is the base model as the user named it; ``manifest`` the hash of the data; ``text_encoder`` what stands in
+    place of the base model's own.
     """
-    shown = public_name(base)
-    if private and shown != base:
-        shown = ""
+    shown = _shown(base, private)
     kept = without_names(settings) if private else dict(settings)
     texts = {
         "format": "pt",
@@ -57,8 +60,22 @@ def file_metadata(
         "modelspec.resolution": f"{resolution}x{resolution}",
         "modelspec.prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}.get(prediction_type, prediction_type),
         "modelspec.trigger_phrase": trigger_word or "",
+        **_encoder_texts(text_encoder, private),
     }
     return {name: text for name, text in texts.items() if text}
+
+
+def _shown(name: str, private: bool) -> str:
+    """Returns a name without its folders; where names are private only that of a Hub model."""
+    shown = public_name(name)
+    return "" if private and shown != name else shown
+
+
+def _encoder_texts(encoder: EncoderSource | None, private: bool) -> dict[str, str]:
+    if encoder is None:
+        return {}
+    values = (_shown(encoder.name, private), f"{encoder.blend:g}", encoder.weights_hash)
+    return dict(zip(ENCODER_KEYS, values, strict=True))
 
 
 def without_names(settings: Any) -> Any:

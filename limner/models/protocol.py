@@ -17,6 +17,18 @@ Conditioning = dict[str, "Tensor"]
 
 
 @dataclass(frozen=True)
+class EncoderSource:
+    """A tuned text encoder that stands in place of a model's own."""
+
+    name: str
+    """As the user gave it: a run, a folder, a file or a Hub id."""
+    blend: float
+    """In [0, 1]: weights between the model's own and the tuned ones."""
+    weights_hash: str
+    """SHA-256 of the weights that came of it."""
+
+
+@dataclass(frozen=True)
 class ModelSource:
     """Where a model came from, for checkpoints, exported files and messages."""
 
@@ -25,6 +37,8 @@ class ModelSource:
     family: str
     revision: str | None = None
     """The Hub commit, where there is one."""
+    text_encoder: EncoderSource | None = None
+    """What stands in place of the model's own text encoder, if anything does."""
 
 
 class Trained(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -21,6 +22,7 @@ from limner.models.protocol import Conditioning, ModelSource
 from limner.models.safety import CONVERT
 from limner.models.schedulers import make_scheduler, noise_process, noise_settings
 from limner.models.sd1_folder import SMALL_FILES, STEMS, SD1Folder, check_folder, hub_patterns
+from limner.models.text_encoder import TextEncoder
 from limner.models.tokens import TokenCounter, spell_out
 from limner.models.weights import content_hash, download, find_weights, locate, weight_patterns
 
@@ -46,6 +48,8 @@ class SD1(Config):
     """What the denoiser predicts: noise, v or the picture. auto is what the model's scheduler says."""
     config_path: str | None = None
     """For a single file without the Hub: a diffusers folder with the settings and the tokenizer that the file lacks."""
+    text_encoder: TextEncoder | None = None
+    """The text encoder of a tuned CLIP in place of the model's own: PATH, PATH:BLEND, or path and blend as keys."""
 
     def load(self) -> SD1Model:
         """Returns the model in float32, not training. A Hub model is downloaded first."""
@@ -60,7 +64,7 @@ class SD1(Config):
             networks = load_folder(folder)
         scheduler, notice = self._scheduler(folder)
         family = "sd2" if folder.configs["unet"].get("use_linear_projection") else "sd1"
-        return SD1Model(
+        model = SD1Model(
             unet=networks.unet,
             vae=networks.vae,
             text_encoder=networks.text_encoder,
@@ -74,6 +78,7 @@ class SD1(Config):
             size_multiple=folder.size_multiple,
             default_size=folder.default_size,
         )
+        return model if self.text_encoder is None else model.with_text_encoder(self.text_encoder)
 
     def token_counter(self) -> TokenCounter:
         """Returns what can be said of captions and sizes without reading weights."""
@@ -81,6 +86,8 @@ class SD1(Config):
 
         folder = self._small_files()
         tokenizer = load_tokenizer(folder)
+        if self.text_encoder is not None:
+            self.text_encoder.check(folder.configs["text_encoder"], tokenizer)
         return TokenCounter(tokenizer, limit=tokenizer.model_max_length, size_multiple=folder.size_multiple)
 
     def outline(self) -> dict[str, nn.Module]:
@@ -187,6 +194,16 @@ class SD1Model:
     """Both sides of a picture must be multiples of this many pixels."""
     default_size: int
     """The side, in pixels, of the pictures that the model was made for."""
+
+    def with_text_encoder(self, choice: TextEncoder) -> SD1Model:
+        """Returns a model of the same denoiser and autoencoder with a tuned text encoder in place of the own one.
+
+        Call it on a model as it was loaded: in float32, nothing put on it. Raises UserError where it does not fit.
+        """
+        swapped = choice.in_place_of(self.text_encoder, self.tokenizer)
+        source = dataclasses.replace(self.source, text_encoder=swapped.source)
+        notices = (*self.notices, *swapped.notices)
+        return dataclasses.replace(self, text_encoder=swapped.network, source=source, notices=notices)
 
     @property
     def denoiser(self) -> nn.Module:

@@ -33,6 +33,8 @@ _ORIGIN = {
     "trigger word": ("limner.trigger_word", "modelspec.trigger_phrase"),
     "title": ("modelspec.title",),
     "step": ("limner.step", "ss_steps"),
+    "text encoder": ("limner.text_encoder",),
+    "text encoder blend": ("limner.text_encoder_blend",),
     "base hash": ("limner.base_model_hash", "ss_new_sd_model_hash", "ss_sd_model_hash"),
     "data hash": ("limner.data_hash",),
     "written by": ("limner.version",),

@@ -5,44 +5,17 @@ import io
 import re
 from dataclasses import replace
 from html import unescape
-from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
 
 from limner.builtin.scoring import Share
 from limner.demo.judging import Goal, Judged, Verdict
-from limner.demo.page import Measure, Page, Pair, data_uri, in_words, loss_curve, percent, render, running_mean
+from limner.demo.page import Measure, Page, Pair, in_words, loss_curve, percent, render, running_mean
+from limner.page import data_uri
+from tests.elements import Elements
 
 NASTY = """<script>alert("&'1")</script>"""
-VOID = {"meta", "img", "br"}
-
-
-class Elements(HTMLParser):
-    """Collects elements, attributes and texts; fails where an element is not closed."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 def picture(colour: str, size: tuple[int, int] = (16, 16)) -> Image.Image:

@@ -1,0 +1,103 @@
+"""What all pages of Limner share: one HTML file with its pictures inside, no network, no script, light and dark."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Rows = Sequence[tuple[str, str]]
+
+
+def document(title: str, parts: Sequence[str], *, css: str = "") -> str:
+    """Returns a whole page; ``parts`` are HTML, ``title`` is plain text, ``css`` is the page's own."""
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)} · Limner</title>\n<style>{_CSS}{css}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(parts)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def header(title: str, about: str) -> str:
+    """Returns the top of a page."""
+    return f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p></header>"
+
+
+def data_uri(image: Image, kind: str = "PNG") -> str:
+    """Returns a picture as text that an HTML page can hold."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def smaller(image: Image, side: int) -> Image:
+    """Returns a copy in RGB whose longer side has at most ``side`` pixels."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side))
+    return small
+
+
+def table(rows: Rows) -> str:
+    """Returns a table of labels and values."""
+    lines = "".join(f'<tr><th scope="row">{escape(a)}</th><td>{escape(b)}</td></tr>' for a, b in rows)
+    return f"<table><tbody>{lines}</tbody></table>"
+
+
+def commands(rows: Rows) -> str:
+    """Returns a list of commands, each after what it is for."""
+    items = "".join(f"<li>{escape(purpose)}<pre><code>{escape(text)}</code></pre></li>" for purpose, text in rows)
+    return f"<ol>{items}</ol>"
+
+
+_CSS = """
+:root{--ground:#f6f4ef;--card:#fffdf8;--ink:#23201b;--soft:#6a6459;--line:#ddd6c8;--accent:#2d5d8a;--right:#1f6b3a;
+--wrong:#a8321f;--bar:#2d5d8a;--tint:#e9e3d6}
+@media(prefers-color-scheme:dark){:root{--ground:#17181b;--card:#212327;--ink:#ebe7df;--soft:#a8a298;--line:#3a3c42;
+--accent:#8db9e6;--right:#7fd19a;--wrong:#f39a88;--bar:#6ea4d9;--tint:#2c2f35}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;
+overflow-wrap:anywhere}
+main{max-width:1480px;margin:0 auto;padding:clamp(16px,3vw,48px)}
+header,section{max-width:860px}
+section.wide{max-width:none}
+h1{font-size:clamp(1.7rem,4vw,2.6rem);line-height:1.15;margin:0 0 .4em;text-wrap:balance}
+h2{font-size:1.35rem;margin:2.2em 0 .6em}
+h3{font-size:1rem;font-weight:600;margin:0 0 .7em}
+header p{font-size:1.1rem;color:var(--soft);margin:0}
+.small{font-size:.82rem;color:var(--soft);margin:.3em 0 0}
+table{border-collapse:collapse;width:100%}
+th,td{text-align:left;vertical-align:top;padding:.45em .9em .45em 0;border-bottom:1px solid var(--line);font-weight:400}
+tbody th{color:var(--soft);white-space:nowrap}
+td{overflow-wrap:anywhere}
+.scroll{overflow-x:auto}
+.pairs{display:grid;gap:20px;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr))}
+article{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px}
+.two{display:grid;grid-template-columns:1fr 1fr;gap:12px}
+figure{margin:0}
+figure img{display:block;width:100%;height:auto;border-radius:8px;background:var(--tint)}
+.tag{display:inline-block;margin-top:.5em;font-size:.85rem;font-weight:600;color:var(--soft)}
+ul{list-style:none;margin:.3em 0 0;padding:0;font-size:.92rem}
+li span.right,li span.wrong,td span.right,td span.wrong{display:inline-block;padding-left:1.3em;text-indent:-1.3em}
+.sign{display:inline-block;width:1.3em;text-indent:0;font-weight:700}
+.right .sign{color:var(--right)}
+.wrong .sign,.wrong{color:var(--wrong)}
+.said{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
+svg{width:100%;height:auto;color:var(--soft)}
+svg path{fill:none;stroke:var(--line);stroke-width:1.5}
+svg polyline{fill:none;stroke:var(--bar);stroke-linejoin:round}
+svg .thin{opacity:.35}
+svg .thick{stroke-width:2.5}
+svg text{fill:currentColor;font-size:13px}
+ol{padding-left:1.4em}
+pre{background:var(--tint);border-radius:8px;padding:.7em .9em;margin:.4em 0 1em;overflow-x:auto;white-space:pre-wrap}
+code{font:.9rem/1.45 ui-monospace,"SF Mono",Consolas,monospace}
+@media(max-width:600px){svg text{font-size:22px}tbody th{white-space:normal}}
+"""
