@@ -11,6 +11,7 @@ from limner.core.rundir import write_json
 from limner.export.result import ExportResult, compare, copy_weights, staged, write_record
 from limner.methods.trainable import Trainable
 from limner.models.clip import Clip
+from limner.models.preprocessing import Preprocessing
 from limner.models.probe import probe_dual_encoder
 from limner.models.weights import quiet
 
@@ -54,10 +55,7 @@ class Transformers(Config):
             with quiet():
                 fresh.network.save_pretrained(part_folder)
                 fresh.tokenizer.save_pretrained(part_folder)
-            write_json(
-                part_folder / "preprocessor_config.json",
-                preprocessor_settings(fresh.default_size, fresh.means, fresh.stds),
-            )
+            write_json(part_folder / "preprocessor_config.json", fresh.preprocessing.as_transformers())
             fresh.network.float()
             result = compare(
                 part_folder,
@@ -72,17 +70,4 @@ class Transformers(Config):
 
 def preprocessor_settings(side: int, means: Sequence[float], stds: Sequence[float]) -> dict[str, object]:
     """Returns the settings of CLIPImageProcessor that make of a picture what a model with these colours reads."""
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "crop_size": {"height": side, "width": side},
-        "size": {"shortest_edge": side},
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "do_center_crop": True,
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": list(means),
-        "image_std": list(stds),
-    }
+    return Preprocessing(side, tuple(means), tuple(stds)).as_transformers()

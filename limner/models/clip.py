@@ -13,6 +13,7 @@ from pydantic import Field
 
 from limner.core.config import Config
 from limner.core.errors import UserError
+from limner.models.preprocessing import Preprocessing, from_transformers
 from limner.models.protocol import ModelSource
 from limner.models.safety import check_tree, read_config
 from limner.models.tokens import TokenCounter
@@ -29,6 +30,7 @@ from limner.models.weights import (
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor, nn
     from transformers import CLIPModel, CLIPTokenizer
 
@@ -79,12 +81,11 @@ class Clip(Config):
                 where=str(folder),
                 fix="Download the model again, whole.",
             )
-        means, stds, notices = _colour_statistics(folder)
+        preprocessing, notices = _preprocessing(folder, int(network.config.vision_config.image_size))
         return ClipModel(
             network=network.requires_grad_(False).eval(),
             tokenizer=_tokenizer(folder),
-            means=means,
-            stds=stds,
+            preprocessing=preprocessing,
             source=ModelSource(self.path, "clip", place.revision),
             folder=folder,
             notices=notices,
@@ -133,16 +134,14 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def _colour_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
-    """Returns mean and deviation of each colour that the model was made for, and what should be told."""
-    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-
+def _preprocessing(folder: Path, side: int) -> tuple[Preprocessing, tuple[str, ...]]:
+    """Returns how the model's pictures are prepared, and what should be told of it."""
     file = folder / "preprocessor_config.json"
     if not file.is_file():
         told = f"{folder}: has no preprocessor_config.json; OpenAI's colour statistics are used"
-        return tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD), (told,)
-    config = read_config(file)
-    return tuple(config["image_mean"]), tuple(config["image_std"]), ()
+        return Preprocessing(side), (told,)
+    found = from_transformers(read_config(file), side, where=file)
+    return found, found.notices(file)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,14 +150,26 @@ class ClipModel:
 
     network: CLIPModel
     tokenizer: CLIPTokenizer
-    means: tuple[float, ...]
-    """Mean of each colour, of values in [0, 1], that the picture tower subtracts."""
-    stds: tuple[float, ...]
-    """Deviation of each colour that it divides by."""
+    preprocessing: Preprocessing
+    """How the pictures that the picture tower learned from were made."""
     source: ModelSource
     folder: Path
     """The folder whose small files (tokenizer, settings) belong to the model."""
     notices: tuple[str, ...] = ()
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Mean of each colour, of values in [0, 1], that the picture tower subtracts."""
+        return self.preprocessing.means
+
+    @property
+    def stds(self) -> tuple[float, ...]:
+        """Deviation of each colour that it divides by."""
+        return self.preprocessing.stds
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Returns a picture exactly as the model was made for it, float32 [3, H, W] in [-1, 1]."""
+        return self.preprocessing.prepare(image)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
