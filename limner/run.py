@@ -203,6 +203,8 @@ def _export(
 
     results = []
     exports = config.export if config.export is not None else default_exports(config.model.kind, config.method.kind)
+    if config.export is None and not session.trainable.trains_text:
+        exports = tuple(export for export in exports if export.kind != "clip_text_encoder")  # it would be the base's
     metadata = file_metadata(
         base=session.model.source.name,
         base_hash=session.identity["base.clip" if config.model.kind == "clip" else "base.denoiser"],

@@ -6,18 +6,20 @@ from typing import Annotated
 
 from pydantic import Field
 
+from limner.export.clip_text_encoder import ClipTextEncoder
 from limner.export.diffusers import Diffusers
 from limner.export.embedding import Embedding
 from limner.export.lycoris import Lycoris
+from limner.export.open_clip import OpenClip
 from limner.export.peft import Peft
 from limner.export.transformers import Transformers
 
-Export = Diffusers | Peft | Lycoris | Transformers | Embedding
+Export = Diffusers | Peft | Lycoris | Transformers | OpenClip | ClipTextEncoder | Embedding
 
 ExportConfig = Annotated[Export, Field(discriminator="kind")]
 
 
 def default_exports(model: str, method: str) -> tuple[Export, ...]:
-    """Returns every format that can hold what a method trains of a kind of model."""
-    formats: tuple[Export, ...] = (Diffusers(), Peft(), Lycoris(), Transformers(), Embedding())
+    """Returns every format that can hold what a method trains of a kind of model, but for open_clip's, on request."""
+    formats: tuple[Export, ...] = (Diffusers(), Peft(), Lycoris(), Transformers(), ClipTextEncoder(), Embedding())
     return tuple(export for export in formats if method in export.methods and model in export.models)

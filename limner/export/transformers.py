@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from limner.core.config import Config
 from limner.core.rundir import write_json
-from limner.export.result import ExportResult, compare, copy_weights, staged, write_record
+from limner.export.result import ExportResult, compare, staged, write_record
+from limner.export.trained_clip import put_trained_on
 from limner.methods.trainable import Trainable
 from limner.models.clip import Clip
 from limner.models.preprocessing import Preprocessing
@@ -48,8 +49,7 @@ class Transformers(Config):
 
         fresh = fresh_base()
         base = probe_dual_encoder(fresh)
-        for part in trainable.parts:
-            copy_weights(model.networks[part], fresh.networks[part])
+        put_trained_on(fresh, model, trainable)
         fresh.network.to({"float32": torch.float32, "float16": torch.float16}[self.dtype])
         with staged(folder) as part_folder:
             with quiet():

@@ -81,6 +81,12 @@ def read_merges(path: Path, limit: int) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=limit, pad_token=_END)
 
 
+def is_openais(tokenizer: CLIPTokenizer) -> bool:
+    """Returns whether a tokenizer has the words of OpenAI's list, under the numbers that they have there."""
+    words = {"the</w>": 518, "dog</w>": 1929, _BEGIN: 49_406, _END: 49_407}
+    return len(tokenizer) == _MERGES + 514 and tokenizer.convert_tokens_to_ids(list(words)) == list(words.values())
+
+
 def tokenizer_for(folder: Path, named: str | None, limit: int) -> CLIPTokenizer:
     """Returns the tokenizer of a checkpoint in ``folder``: the one that is named, else the one beside it, else CLIP's.
 
