@@ -71,6 +71,8 @@ def open_torch_file(path: Path) -> TorchFile:
 def _told(path: Path, value: Any) -> TorchFile:
     if isinstance(value, ScriptObject):
         found = dict(itertools.islice(_fields(value, "", _DEEPEST), _MOST_ENTRIES))
+        if len(found) == _MOST_ENTRIES:
+            raise Refused(f"it has {_MOST_ENTRIES:,} objects or more")
         tensors = {name: one for name, one in found.items() if isinstance(one, StoredTensor)}
         kinds = frozenset(one.kind.rpartition(".")[2] for one in found.values() if isinstance(one, ScriptObject))
         return TorchFile(path, "TorchScript archive", tensors, kinds)

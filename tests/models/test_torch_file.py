@@ -178,10 +178,12 @@ def test_deep_and_entangled_objects_end_with_an_error_not_with_the_process(tmp_p
     with pytest.raises(UserError, match="holds a tuple"):
         open_torch_file(replaced(saved(tmp_path / "deep.pt", {}), {"data.pkl": deep}))
     thing = name("__torch__", "A")
-    again = thing + b")\x81}(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00ubq\x00"  # holds the one before twice
-    doubled = program(thing, b")\x81q\x00", *[again] * 28)
-    with pytest.raises(UserError):
-        open_torch_file(replaced(saved(tmp_path / "doubled.pt", {}), {"data.pkl": doubled}))
+    doubled = thing + b")\x81"
+    for number in range(28):  # each holds the one before twice: 2**28 names for 29 objects
+        at = bytes([number])
+        doubled = thing + b")\x81}(X\x01\x00\x00\x00a" + doubled + b"q" + at + b"X\x01\x00\x00\x00bh" + at + b"ub"
+    with pytest.raises(UserError, match="it has 100,000 objects or more"):
+        open_torch_file(replaced(saved(tmp_path / "doubled.pt", {}), {"data.pkl": program(doubled)}))
     itself = program(thing, b")\x81q\x00", b"}(X\x01\x00\x00\x00ah\x00ub")
     with pytest.raises(UserError, match="nested too deeply"):
         open_torch_file(replaced(saved(tmp_path / "itself.pt", {}), {"data.pkl": itself}))
