@@ -11,7 +11,9 @@ from typing import Any
 from limner.core.config import read_recipe, validate
 from limner.core.errors import ConfigError, UserError
 from limner.core.rundir import RunDir, read_metrics
+from limner.export.clip_text_encoder import FILE as TEXT_ENCODER
 from limner.models.adapter_files import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS
+from limner.models.clip_files import WEIGHTS as OPEN_CLIP_WEIGHTS
 from limner.models.embedding_files import LEARNED_EMBEDS
 from limner.models.safety import CONVERT, MAX_JSON_BYTES, PICKLE_SUFFIXES, parse_json, read_safetensors_header
 from limner.models.weights import BUILTIN, builtin_folder
@@ -180,6 +182,8 @@ def _inspect_folder(path: Path) -> Inspection:
         ("state.json", _inspect_checkpoint),
         ("status.json", _inspect_run),
         ("config.json", _inspect_network),
+        (OPEN_CLIP_WEIGHTS[0], lambda folder: _inspect_file(folder / OPEN_CLIP_WEIGHTS[0])),
+        (TEXT_ENCODER, lambda folder: _inspect_file(folder / TEXT_ENCODER)),
     )
     for name, inspect in kinds:
         if (path / name).is_file():

@@ -211,6 +211,8 @@ def _export(
 
     results = []
     exports = exports_of(config)
+    if config.export is None and not session.trainable.trains_text:
+        exports = tuple(export for export in exports if export.kind != "clip_text_encoder")  # it would be the base's
     metadata = file_metadata(
         base=session.model.source.name,
         base_hash=session.identity["base.clip" if config.model.kind == "clip" else "base.denoiser"],

@@ -39,7 +39,7 @@ def config(model: Path, pictures: Path, out: Path, **changes: Any) -> RunConfig:
         "model": {"kind": "clip", "path": str(model)},
         "dataset": {"kind": "table", "path": pictures},
         "images": {"resolution": 32, "buckets": False},
-        "method": {"kind": "full", "text_encoder": True},
+        "method": {"kind": "towers"},
         "objective": {"kind": "contrastive"},
         "optimizer": {"kind": "adamw", "lr": 1e-3},
         "cache": {"folder": out.parent / "cache"},
@@ -125,7 +125,7 @@ def test_without_the_anchor_the_text_encoder_goes_further(model: Path, pictures:
 def test_an_anchor_of_a_text_encoder_that_does_not_train_is_refused(
     model: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    wrong = config(model, pictures, tmp_path / "run", objective=SIGLIP, method={"kind": "full"})
+    wrong = config(model, pictures, tmp_path / "run", objective=SIGLIP, method={"kind": "towers", "text": "none"})
     with pytest.raises(UserError, match="the text encoder does not train") as caught:
         finetune(wrong)
     assert caught.value.where == "objective.anchor"

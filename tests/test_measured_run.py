@@ -61,7 +61,7 @@ def config(root: Path, out: Path, **changes: Any) -> RunConfig:
         "model": {"kind": "clip", "path": str(root / "model")},
         "dataset": {"kind": "table", "path": root / "pictures"},
         "images": {"resolution": 32, "buckets": False},
-        "method": {"kind": "full"},
+        "method": {"kind": "towers", "text": "none"},
         "objective": {"kind": "contrastive"},
         "optimizer": {"kind": "adamw", "lr": 1e-2},
         "train": {"steps": 4, "batch_size": 4, "device": "cpu", "save_every": 2},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from PIL import Image
 from transformers import CLIPTokenizer
 
 from limner.builtin.drawings import draw_folder
-from limner.builtin.untrained import byte_alphabet
 from limner.config import RunConfig
 from limner.core.errors import UserError
 from limner.core.progress import Silent
+from limner.models.clip_vocabulary import read_merges
 from limner.models.words import look_up
 from limner.preflight import plan
 from tests.tiny import clip_tokenizer, save_tiny
@@ -50,12 +49,7 @@ def clip(data_root: Path) -> CLIPTokenizer:
     path = data_root / "clip_vocab" / "bpe_simple_vocab_16e6.txt.gz"
     if not path.is_file():
         pytest.skip(f"needs CLIP's vocabulary: {path} is absent (set LIMNER_DATA)")
-    lines = gzip.decompress(path.read_bytes()).decode().split("\n")
-    merges = [(left, right) for left, right in (line.split() for line in lines[1 : 49152 - 256 - 2 + 1])]
-    letters = byte_alphabet()
-    words = [*letters, *(letter + "</w>" for letter in letters), *(left + right for left, right in merges)]
-    vocab = {word: number for number, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77, pad_token="<|endoftext|>")
+    return read_merges(path, limit=77)
 
 
 def put(folder: Path, count: int) -> Path:

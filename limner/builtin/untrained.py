@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from limner.models.clip_vocabulary import byte_alphabet
+
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from torch import nn
@@ -16,12 +18,6 @@ TOKENS = 77
 BUILTIN_TOKENS = 40
 """What the built-in model reads of a prompt; the longest caption of its world has 29 tokens."""
 _SMALL = 0.1
-
-
-def byte_alphabet() -> list[str]:
-    """Returns the 256 printable stand-ins of byte-level BPE, in GPT-2's order."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(byte) for byte in kept] + [chr(256 + index) for index in range(256 - len(kept))]
 
 
 def clip_tokenizer(words: Sequence[str], limit: int = TOKENS) -> CLIPTokenizer:

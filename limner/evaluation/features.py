@@ -25,22 +25,6 @@ def silent(done: int, total: int) -> None:
     """Says nothing of how far the pictures are."""
 
 
-def prepare(model: DualEncoder, picture: Image) -> Tensor:
-    """Returns the picture as the model reads it, [3, H, W] in [-1, 1]: the shorter side scaled, the middle cut out."""
-    import numpy
-    import torch
-    from PIL import Image
-
-    side = model.default_size
-    short, long = min(picture.size), max(picture.size)
-    scaled = (side, int(side * long / short))
-    size = scaled if picture.width <= picture.height else scaled[::-1]
-    placed = picture.resize(size, Image.Resampling.BICUBIC)
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    pixels = numpy.array(placed.crop((left, top, left + side, top + side)))
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
-
-
 def embed_pictures(model: DualEncoder, shown: Sequence[Shown], on_progress: OnProgress = silent) -> Tensor:
     """Returns the embeddings of the pictures, [N, D] of unit norm, float32 on the CPU."""
     import torch
@@ -92,7 +76,7 @@ def _pixels(model: DualEncoder, shown: Sequence[Shown], on_progress: OnProgress)
 
     for start in range(0, len(shown), BATCH):
         on_progress(start, len(shown))
-        pixels = torch.stack([prepare(model, _picture(one)) for one in shown[start : start + BATCH]])
+        pixels = torch.stack([model.prepare(_picture(one)) for one in shown[start : start + BATCH]])
         yield pixels.to(model.logit_scale.device)
     on_progress(len(shown), len(shown))
 

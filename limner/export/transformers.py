@@ -13,6 +13,7 @@ from limner.export.trained_clip import merge_adapters, put_trained_on
 from limner.methods.trainable import Trainable
 from limner.models.clip import Clip
 from limner.models.clip_heads import save_network
+from limner.models.preprocessing import Preprocessing
 from limner.models.probe import probe_dual_encoder
 from limner.models.weights import quiet
 
@@ -65,10 +66,7 @@ class Transformers(Config):
             with quiet():
                 place = save_network(fresh.network.half() if self.dtype == "float16" else fresh.network, part_folder)
                 fresh.tokenizer.save_pretrained(place)
-            write_json(
-                place / "preprocessor_config.json",
-                preprocessor_settings(fresh.default_size, fresh.means, fresh.stds),
-            )
+            write_json(place / "preprocessor_config.json", fresh.preprocessing.as_transformers())
             file = probe_dual_encoder(Clip(path=str(part_folder)).load())
             result = compare(part_folder, reader=reader, file=file, trained=trained, base=base)
             write_record(part_folder, result, metadata)
@@ -83,17 +81,4 @@ def _rounded(model: ClipModel) -> ClipModel:
 
 def preprocessor_settings(side: int, means: Sequence[float], stds: Sequence[float]) -> dict[str, object]:
     """Returns the settings of CLIPImageProcessor that make of a picture what a model with these colours reads."""
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "crop_size": {"height": side, "width": side},
-        "size": {"shortest_edge": side},
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "do_center_crop": True,
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": list(means),
-        "image_std": list(stds),
-    }
+    return Preprocessing(side, tuple(means), tuple(stds)).as_transformers()

@@ -1,4 +1,4 @@
-"""CLIP (arXiv:2103.00020) from a transformers folder: pictures and captions in one space."""
+"""CLIP (arXiv:2103.00020): pictures and captions in one space, from transformers', open_clip's and OpenAI's files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from pydantic import Field
 
 from limner.core.config import Config
 from limner.core.errors import UserError
+from limner.models.clip_files import SMALL_FILES, WEIGHTS, ActivationChoice, ForeignClip, is_foreign, open_foreign
 from limner.models.clip_heads import HeadKind, HeadShape, put_head, read_heads, towers_folder
 from limner.models.clip_text import CaptionReader, Layer, text_states
+from limner.models.clip_vocabulary import read_tokenizer
+from limner.models.preprocessing import Preprocessing, from_transformers
 from limner.models.protocol import ModelSource
 from limner.models.safety import check_tree, read_config
 from limner.models.tokens import TokenCounter
@@ -31,19 +34,12 @@ from limner.models.weights import (
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor, nn
     from transformers import CLIPModel, CLIPTokenizer
 
 _STEM = "model"
-_SMALL_FILES = (
-    "config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-)
+_SMALL_FILES = ("config.json", "preprocessor_config.json", *SMALL_FILES)
 _CLASS = "CLIPModel"
 
 
@@ -52,15 +48,26 @@ class Clip(Config):
 
     kind: Literal["clip"] = "clip"
     path: str = Field(min_length=1)
-    """A Hub id such as openai/clip-vit-base-patch32, a transformers folder, or builtin."""
+    """A Hub id such as openai/clip-vit-base-patch32, a folder of transformers or open_clip, a checkpoint of open_clip,
+    OpenAI's original file, or builtin."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model; unset is its main branch."""
+    activation: ActivationChoice = "auto"
+    """What the towers compute between the layers of their MLPs: quick_gelu (OpenAI's) or gelu (most of open_clip's).
+    auto is what the model's files say; a bare state dict does not say it."""
+    tokenizer: str | None = Field(default=None, min_length=1)
+    """For a checkpoint without a tokenizer: a folder with one, OpenAI's bpe_simple_vocab_16e6.txt.gz, or a Hub id.
+    Unset: what lies beside the checkpoint, else that of openai/clip-vit-base-patch32."""
 
     def load(self) -> ClipModel:
         """Returns the model in float32, not training. A Hub model is downloaded first."""
         import torch
         from transformers import CLIPModel
 
+        small = self._locate(_SMALL_FILES)
+        if is_foreign(small.path):
+            return self._load_foreign(small)
+        self._refuse_foreign_settings()
         patterns = [*_SMALL_FILES, *(name.removeprefix("./") for name in weight_patterns(".", _STEM))]
         place = self._locate(patterns)
         folder = _checked(towers_folder(place.path))
@@ -82,12 +89,11 @@ class Clip(Config):
                 fix="Download the model again, whole.",
             )
         read_heads(network, place.path)
-        means, stds, notices = _colour_statistics(folder)
+        preprocessing, notices = _preprocessing(folder, int(network.config.vision_config.image_size))
         return ClipModel(
             network=network.requires_grad_(False).eval(),
             tokenizer=_tokenizer(folder),
-            means=means,
-            stds=stds,
+            preprocessing=preprocessing,
             source=ModelSource(self.path, "clip", place.revision),
             folder=folder,
             notices=notices,
@@ -95,10 +101,45 @@ class Clip(Config):
 
     def token_counter(self) -> TokenCounter:
         """Returns what can be said of captions and sizes without reading weights."""
-        folder = _checked(towers_folder(self._locate(_SMALL_FILES).path))
+        place = self._locate(_SMALL_FILES)
+        if is_foreign(place.path):
+            found = self._open_foreign(place)
+            return TokenCounter(found.tokenizer(self.tokenizer), found.sizes.tokens, size_multiple=found.sizes.side)
+        self._refuse_foreign_settings()
+        folder = _checked(towers_folder(place.path))
         tokenizer = _tokenizer(folder)
         side = int(read_config(folder / "config.json")["vision_config"].get("image_size", 224))
         return TokenCounter(tokenizer, limit=tokenizer.model_max_length, size_multiple=side)
+
+    def _load_foreign(self, place: Located) -> ClipModel:
+        found = self._open_foreign(place)
+        tokenizer, preprocessing = found.tokenizer(self.tokenizer), found.preprocessing()
+        return ClipModel(
+            network=found.load(tokenizer).requires_grad_(False).eval(),
+            tokenizer=tokenizer,
+            preprocessing=preprocessing,
+            source=ModelSource(self.path, "clip", place.revision),
+            folder=found.folder,
+            notices=(*found.notices, *preprocessing.notices(found.weights)),
+        )
+
+    def _open_foreign(self, place: Located) -> ForeignClip:
+        """Checks a checkpoint; of a Hub model the first of the weights that it has is downloaded."""
+        if place.revision is not None:
+            for name in WEIGHTS:
+                place = self._locate([*_SMALL_FILES, name])
+                if (place.path / name).is_file():
+                    break
+        return open_foreign(place, self.activation)
+
+    def _refuse_foreign_settings(self) -> None:
+        for key, given in (("activation", self.activation != "auto"), ("tokenizer", self.tokenizer is not None)):
+            if given:
+                raise UserError(
+                    f"has no meaning for {self.path!r}, a folder of transformers', which says it itself.",
+                    where=f"model.{key}",
+                    fix="Leave it out; it is for checkpoints that do not say it.",
+                )
 
     def _locate(self, patterns: Sequence[str]) -> Located:
         place = locate(self.path, self.revision, hub_patterns=patterns)
@@ -126,26 +167,32 @@ def _checked(path: Path) -> Path:
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
-    from transformers import CLIPTokenizer
+    """Returns the tokenizer, once it is sure that the text tower pools at the token that ends a caption.
 
-    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
-        raise UserError("has no vocabulary.", where=str(folder), fix="Download the model again, whole.")
-    tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    transformers pools at the first token that equals ``eos_token_id``, and without an error at the first of all where
+    none does; where the settings say 2, as OpenAI's old ones do, it pools at the highest number.
+    """
     text = read_config(folder / "config.json").get("text_config") or {}
-    tokenizer.model_max_length = min(tokenizer.model_max_length, text.get("max_position_embeddings", 77))
+    tokenizer = read_tokenizer(folder, text.get("max_position_embeddings", 77))
+    end = text.get("eos_token_id", 49407)
+    if end not in (2, tokenizer.eos_token_id) or (end == 2 and tokenizer.eos_token_id != len(tokenizer) - 1):
+        raise UserError(
+            f"says that token {end} ends a caption; for its tokenizer of {len(tokenizer):,} words that is "
+            f"{tokenizer.eos_token_id}.",
+            where=str(folder / "config.json"),
+            fix="Use the tokenizer that belongs to the model, or set text_config.eos_token_id to its end.",
+        )
     return tokenizer
 
 
-def _colour_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
-    """Returns mean and deviation of each colour that the model was made for, and what should be told."""
-    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-
+def _preprocessing(folder: Path, side: int) -> tuple[Preprocessing, tuple[str, ...]]:
+    """Returns how the model's pictures are prepared, and what should be told of it."""
     file = folder / "preprocessor_config.json"
     if not file.is_file():
         told = f"{folder}: has no preprocessor_config.json; OpenAI's colour statistics are used"
-        return tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD), (told,)
-    config = read_config(file)
-    return tuple(config["image_mean"]), tuple(config["image_std"]), ()
+        return Preprocessing(side), (told,)
+    found = from_transformers(read_config(file), side, where=file)
+    return found, found.notices(file)
 
 
 def _refuse_trained(network: nn.Module) -> None:
@@ -159,14 +206,26 @@ class ClipModel:
 
     network: CLIPModel
     tokenizer: CLIPTokenizer
-    means: tuple[float, ...]
-    """Mean of each colour, of values in [0, 1], that the picture tower subtracts."""
-    stds: tuple[float, ...]
-    """Deviation of each colour that it divides by."""
+    preprocessing: Preprocessing
+    """How the pictures that the picture tower learned from were made."""
     source: ModelSource
     folder: Path
     """The folder whose small files (tokenizer, settings) belong to the model."""
     notices: tuple[str, ...] = ()
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Mean of each colour, of values in [0, 1], that the picture tower subtracts."""
+        return self.preprocessing.means
+
+    @property
+    def stds(self) -> tuple[float, ...]:
+        """Deviation of each colour that it divides by."""
+        return self.preprocessing.stds
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Returns a picture exactly as the model was made for it, float32 [3, H, W] in [-1, 1]."""
+        return self.preprocessing.prepare(image)
 
     @property
     def networks(self) -> dict[str, nn.Module]:

@@ -10,6 +10,7 @@ from limner.diffusion.process import NoiseProcess
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor, nn
 
 Conditioning = dict[str, "Tensor"]
@@ -88,6 +89,9 @@ class DualEncoder(Trained, Protocol):
     @property
     def logit_scale(self) -> nn.Parameter:
         """The logarithm of the factor of all similarities."""
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Returns a picture exactly as the model was made for it, float32 [3, H, W] in [-1, 1]."""
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Returns [B, D] of unit norm, float32; gradients flow.

@@ -11,6 +11,7 @@ from typing import Any
 
 from limner.core.errors import UserError
 from limner.models.adapter_files import METADATA_KEY, layout_of, read_layer_strengths, split_key
+from limner.models.clip_facts import clip_facts
 from limner.models.embedding_files import A1111_NAMES
 from limner.models.safety import TensorInfo, read_safetensors_header
 from limner.models.weights import describe, recognise
@@ -49,6 +50,8 @@ def weights_facts(path: Path) -> tuple[str, Facts]:
     facts: Facts = origin_facts(header.metadata)
     if kind == "lora":
         words, more = _lora_facts(path, header.tensors)
+    elif kind == "clip":
+        words, more = clip_facts(header.tensors) or (describe(kind), {})
     else:
         words, more = describe(kind), _embedding_facts(path, header.tensors) if kind == "textual inversion" else {}
     facts |= more

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,14 +23,12 @@ from limner.data.image import decode
 from limner.data.text import first_few
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
     from limner.models.clip import ClipModel
 
 DEFAULT_CLIP = "openai/clip-vit-base-patch32"
 PICTURES_AT_ONCE = 32
-TEXTS_AT_ONCE = 64
 _EMBEDDING_VERSION = 1
 """Raise it when pictures are decoded or prepared in another way: older entries of the cache are then passed over."""
 
@@ -95,23 +94,6 @@ def options_named() -> Iterator[None]:
         raise UserError(error.what, where=options.get(error.where, error.where), fix=error.fix) from None
 
 
-def preparation(model: ClipModel) -> Callable[[Image.Image], Tensor]:
-    """Returns what makes of a decoded picture [3, H, W] in [-1, 1], as the model's own processor does it."""
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    side = model.default_size
-    if (model.folder / "preprocessor_config.json").is_file():
-        processor = CLIPImageProcessorPil.from_pretrained(str(model.folder), local_files_only=True)
-    else:
-        processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-
-    def prepare(picture: Image.Image) -> Tensor:
-        pixels: Tensor = processor(picture, do_normalize=False, return_tensors="pt").pixel_values[0]
-        return pixels * 2 - 1
-
-    return prepare
-
-
 def embed_pictures(
     model: ClipModel,
     pictures: Sequence[Picture],
@@ -127,7 +109,6 @@ def embed_pictures(
     import torch
 
     kept = TensorCache((cache or shared_folder()) / "tensors")
-    prepare = preparation(model)
     read: list[tuple[str, str, Tensor]] = []
     unreadable: list[tuple[str, str]] = []
     for start in range(0, len(pictures), PICTURES_AT_ONCE):
@@ -139,7 +120,7 @@ def embed_pictures(
                 sha256 = hashlib.sha256(data).hexdigest()
                 if kept.find(_key(model, sha256, images)) is None and sha256 not in new:
                     decoded = decode(data, background=images.background_rgb, max_pixels=images.max_pixels)
-                    new[sha256] = prepare(decoded.image)
+                    new[sha256] = model.prepare(decoded.image)
                 hashes.append((picture.id, sha256))
             except (BadImage, OSError) as error:
                 unreadable.append((picture.id, why_unreadable(error)))
@@ -154,26 +135,6 @@ def embed_pictures(
     ids, hashes_read, vectors = zip(*read, strict=True) if read else ((), (), ())
     stacked = torch.stack(vectors) if vectors else torch.zeros(0, model.network.config.projection_dim)
     return Embedded(ids, hashes_read, stacked, tuple(unreadable), kept.made)
-
-
-def embed_texts(model: ClipModel, texts: Sequence[str]) -> Tensor:
-    """Returns [N, D] of unit norm, float32, on the CPU; texts are cut at the token limit."""
-    import torch
-
-    from limner.models.evaluating import evaluating
-
-    with evaluating(list(model.networks.values())):
-        parts = [
-            model.embed_prompts(texts[start : start + TEXTS_AT_ONCE]).cpu()
-            for start in range(0, len(texts), TEXTS_AT_ONCE)
-        ]
-    return torch.cat(parts) if parts else torch.zeros(0, model.network.config.projection_dim)
-
-
-def as_read(model: ClipModel, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Returns the tokens of each text that the model reads: where they are equal it cannot tell the texts apart."""
-    read = model.tokenizer(list(texts), max_length=model.token_limit, truncation=True, padding=False)
-    return [tuple(ids) for ids in read.input_ids]
 
 
 def warn_of_cuts(model: ClipModel, texts: Sequence[str], what: str, progress: Progress) -> None:
@@ -202,14 +163,8 @@ def _key(model: ClipModel, sha256: str, images: ImageConfig) -> str:
         picture=sha256,
         background=images.background,
         model=model.identity(),
-        settings=_settings(model),
+        preprocessing=dataclasses.asdict(model.preprocessing),
     )
-
-
-def _settings(model: ClipModel) -> str:
-    """Returns what the model's own file says of the preparation of pictures."""
-    file = model.folder / "preprocessor_config.json"
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _embed(model: ClipModel, prepared: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -220,7 +175,7 @@ def _embed(model: ClipModel, prepared: Mapping[str, Tensor]) -> dict[str, Tensor
 
     if not prepared:
         return {}
-    pixels = torch.stack(list(prepared.values())).to(model.network.visual_projection.weight.device)
+    pixels = torch.stack(list(prepared.values())).to(model.logit_scale.device)
     with evaluating(list(model.networks.values())):
         vectors = model.embed_images(pixels).cpu()
     return {key: vector.clone() for key, vector in zip(prepared, vectors, strict=True)}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from limner.core.errors import UserError
 from limner.core.progress import Progress
 from limner.data.text import counted, first_few, one_line, read_lines
+from limner.evaluation.features import embed_captions
 from limner.reading.captioner import Written
-from limner.reading.embedding import embed_texts, load_clip, preparation, warn_of_cuts
+from limner.reading.embedding import load_clip, warn_of_cuts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,8 +52,7 @@ class Ranker:
 
         from limner.models.evaluating import evaluating
 
-        prepare, device = preparation(self.model), self.model.network.visual_projection.weight.device
-        pixels = torch.stack([prepare(picture) for picture in pictures]).to(device)
+        pixels = torch.stack([self.model.prepare(picture) for picture in pictures]).to(self.model.logit_scale.device)
         with evaluating(list(self.model.networks.values())):
             points = self.model.embed_images(pixels).cpu()
         return [self._chosen((100 * row).tolist()) for row in points @ self.vectors.T]
@@ -80,7 +80,7 @@ def load_ranker(name: str, choice: Choice, *, revision: str | None, device: str,
     model = load_clip(name, revision=revision, device=device, progress=progress)
     texts = [[template.replace(SLOT, tag) for tag in choice.candidates] for template in choice.templates]
     warn_of_cuts(model, [text for several in texts for text in several], "candidate", progress)
-    vectors = torch.stack([embed_texts(model, several) for several in texts]).mean(dim=0)
+    vectors = torch.stack([embed_captions(model, several) for several in texts]).mean(dim=0)
     return Ranker(model, name, choice, functional.normalize(vectors, dim=-1))
 
 

@@ -16,14 +16,13 @@ from limner.data.buckets import ImageConfig
 from limner.data.example import Example, Reading
 from limner.data.image import decode
 from limner.data.text import counted
+from limner.evaluation.features import embed_captions
 from limner.reading.comparing import Pair, compare, interval, pairs_of, tabulate
 from limner.reading.embedding import (
     DEFAULT_CLIP,
     Embedded,
     Picture,
-    as_read,
     embed_pictures,
-    embed_texts,
     load_clip,
     warn_of_cuts,
 )
@@ -148,8 +147,8 @@ def _compared(
     if not all_texts:
         raise UserError("there is no caption to score.", where="score", fix="Write captions, as with limner caption.")
     warn_of_cuts(loaded, all_texts, "caption", progress)
-    table, first = tabulate(points, texts, dict(zip(all_texts, as_read(loaded, all_texts), strict=True)))
-    similarities = compare(points.vectors[first], embed_texts(loaded, table.captions), table)
+    table, first = tabulate(points, texts, dict(zip(all_texts, loaded.token_ids(all_texts), strict=True)))
+    similarities = compare(points.vectors[first], embed_captions(loaded, table.captions), table)
     pairs = sorted(pairs_of(table, similarities), key=lambda pair: (pair.score, pair.id, pair.caption))
     by_picture: dict[str, list[float]] = {}
     for pair in pairs:

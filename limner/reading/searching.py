@@ -14,12 +14,12 @@ from limner.data.example import FileImage
 from limner.data.image import decode
 from limner.data.listing import list_images
 from limner.data.text import counted
+from limner.evaluation.features import embed_captions
 from limner.reading.embedding import (
     DEFAULT_CLIP,
     Embedded,
     Picture,
     embed_pictures,
-    embed_texts,
     load_clip,
     warn_of_cuts,
 )
@@ -117,7 +117,7 @@ def search(
     warn_of_unreadable(points.unreadable, len(listing.images), progress)
     found = [
         _nearest(query, vector, points, listing.images, top, without="")
-        for query, vector in zip(queries, embed_texts(loaded, queries), strict=True)
+        for query, vector in zip(queries, embed_captions(loaded, queries), strict=True)
     ]
     found += [
         _nearest(f"like {id}", vector, points, listing.images, top, without=sha256)

@@ -15,7 +15,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from limner.core.errors import UserError
 from limner.core.rng import tensor_stream
-from limner.evaluation.features import embed_captions, embed_pictures, pool_pictures, prepare
+from limner.evaluation.features import embed_captions, embed_pictures, pool_pictures
 from limner.evaluation.linear_probe import LinearProbe, fit, held_out_fifth
 from limner.evaluation.measurement import compare, from_dict
 from limner.evaluation.retrieval import Retrieval
@@ -74,7 +74,7 @@ def test_a_picture_is_prepared_as_transformers_does(model: ClipModel) -> None:
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_normalize=False
     )
     expected = torch.as_tensor(numpy.asarray(processor(picture)["pixel_values"][0])) * 2 - 1
-    torch.testing.assert_close(prepare(model, picture), expected.float(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.prepare(picture), expected.float(), rtol=0, atol=1e-5)
 
 
 def test_pooled_features_are_what_the_projection_reads(model: ClipModel, pictures: Path) -> None:
@@ -99,7 +99,7 @@ def test_zero_shot_is_that_of_a_plain_loop(model: ClipModel, pictures: Path) -> 
         centres[name] = mean / mean.norm()
     right = []
     for shown in metric.survey().pictures:
-        image = model.embed_images(prepare(model, Image.open(pictures / shown.id))[None])[0].detach()
+        image = model.embed_images(model.prepare(Image.open(pictures / shown.id))[None])[0].detach()
         guess = max(centres, key=lambda name: float(image @ centres[name]))
         right.append(float(guess == shown.label))
     assert measured.numbers[0].outcomes == tuple(right)

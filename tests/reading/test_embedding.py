@@ -14,7 +14,8 @@ from limner.core.errors import UserError
 from limner.core.progress import Silent
 from limner.data.buckets import ImageConfig
 from limner.data.example import FileImage
-from limner.reading.embedding import Embedded, Picture, embed_pictures, embed_texts, load_clip
+from limner.evaluation.features import embed_captions
+from limner.reading.embedding import Embedded, Picture, embed_pictures, load_clip
 from tests.reading.conftest import COLOURS, caption_of, paint
 
 
@@ -41,7 +42,7 @@ def test_embeddings_are_those_of_transformers(clip: Path, pictures: Path, tmp_pa
     ours = embedded(clip, pictures, tmp_path / "c")
     assert (ours.vectors - images).abs().max() < 1e-5
     model = load_clip(str(clip), revision=None, device="cpu", progress=Silent())
-    assert (embed_texts(model, [caption_of(colour) for colour in COLOURS]) - texts).abs().max() < 1e-5
+    assert (embed_captions(model, [caption_of(colour) for colour in COLOURS]) - texts).abs().max() < 1e-5
 
 
 def test_what_was_embedded_is_found_again_by_content(clip: Path, pictures: Path, tmp_path: Path) -> None:
