@@ -55,9 +55,14 @@ def pool_pictures(model: DualEncoder, shown: Sequence[Shown], on_progress: OnPro
 
 
 def embed_captions(model: DualEncoder, captions: Sequence[str]) -> Tensor:
-    """Returns the embeddings of the captions, [N, D] of unit norm, float32 on the CPU; long ones are cut."""
+    """Returns the embeddings of the captions, [N, D] of unit norm, float32 on the CPU; long ones are cut.
+
+    Raises ValueError where there is none.
+    """
     import torch
 
+    if not captions:
+        raise ValueError("there is no caption to embed")
     parts = []
     for start in range(0, len(captions), BATCH):
         with evaluating(model.networks.values()):

@@ -117,7 +117,7 @@ def search(
     warn_of_unreadable(points.unreadable, len(listing.images), progress)
     found = [
         _nearest(query, vector, points, listing.images, top, without="")
-        for query, vector in zip(queries, embed_captions(loaded, queries), strict=True)
+        for query, vector in zip(queries, embed_captions(loaded, queries) if queries else (), strict=True)
     ]
     found += [
         _nearest(f"like {id}", vector, points, listing.images, top, without=sha256)

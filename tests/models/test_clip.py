@@ -80,7 +80,7 @@ def test_the_hash_of_a_tower_is_of_that_tower_and_of_what_it_reads(folder: Path)
     other.network.visual_projection.weight.data += 1e-3
     assert other.image_encoder_hash() != towers[0]
     assert other.text_encoder_hash() == towers[1]
-    brighter = dataclasses.replace(first, means=(0.4, 0.4, 0.4))
+    brighter = dataclasses.replace(first, preprocessing=dataclasses.replace(first.preprocessing, means=(0.4, 0.4, 0.4)))
     assert brighter.image_encoder_hash() != towers[0]
 
 
