@@ -99,7 +99,7 @@ def test_a_run_is_told_in_json_lines_and_leaves_its_files(
     assert expected <= names
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["step_000000", "step_000004"]
     assert json.loads((run / "status.json").read_text())["state"] == "finished"
-    assert {Path(export["path"]).name for export in told[-1]["exports"]} == {"diffusers", "peft"}
+    assert {Path(export["path"]).name for export in told[-1]["exports"]} == {"diffusers", "kohya", "peft"}
 
 
 def test_check_shows_the_plan_and_trains_nothing(workplace: Path) -> None:

@@ -181,7 +181,12 @@ def test_the_vectors_have_their_own_rate_and_no_weight_decay(
 def test_a_lora_of_pivotal_tuning_draws_with_its_word(model: Path, pictures: Path, tmp_path: Path) -> None:
     strong: dict[str, Any] = {"optimizer": {"lr": 0.05}, "train": {"steps": 4}}
     limner.finetune(recipe(model, pictures, tmp_path / "run", method=BOTH, **strong))
-    assert sorted(path.name for path in RunDir(tmp_path / "run").export.iterdir()) == ["diffusers", "embedding", "peft"]
+    assert sorted(path.name for path in RunDir(tmp_path / "run").export.iterdir()) == [
+        "diffusers",
+        "embedding",
+        "kohya",
+        "peft",
+    ]
     heard = Heard()
     asked: dict[str, Any] = {"model": str(model), "seed": 3, "steps": 1, "size": "32x32", "device": "cpu"}
     prompts = ["a <toy>", "a dog"]

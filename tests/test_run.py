@@ -294,7 +294,7 @@ def test_what_a_kill_left_of_an_export_is_not_used_and_goes(model: Path, picture
     shutil.copytree(run.export / "diffusers", left)
     assert adapter_files(run.path) == [run.export / "diffusers" / "pytorch_lora_weights.safetensors"]
     limner.finetune(config, resume=True)
-    assert sorted(path.name for path in run.export.iterdir()) == ["diffusers", "peft"]
+    assert sorted(path.name for path in run.export.iterdir()) == ["diffusers", "kohya", "peft"]
 
 
 def test_repeated_pictures_are_visited_more_often(model: Path, pictures: Path, tmp_path: Path) -> None:
