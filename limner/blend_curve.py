@@ -15,7 +15,6 @@ from limner.core.rundir import RunDir, write_atomic, write_json
 from limner.evaluation.measurement import Measurement, percent, points
 from limner.evaluation.plotting import MISSING, CurvePoint, can_plot, curve_plot
 from limner.export.result import ExportResult, compare, staged, write_record
-from limner.export.transformers import preprocessor_settings
 from limner.measuring import chosen_metrics, measure_one, models_of_run
 from limner.models.blending import blended
 from limner.models.probe import probe_dual_encoder
@@ -255,8 +254,7 @@ def write_model(model: ClipModel, weights: Mapping[str, Tensor], folder: Path, r
         with quiet():
             model.network.save_pretrained(part)
             model.tokenizer.save_pretrained(part)
-        settings = preprocessor_settings(model.default_size, model.means, model.stds)
-        write_json(part / "preprocessor_config.json", settings)
+        write_json(part / "preprocessor_config.json", model.preprocessing.as_transformers())
         again = Clip(path=str(part)).load()
         other = _weights(again)
         if not all(torch.equal(value.cpu(), other[name]) for name, value in weights.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPModel
 
-from limner.blend_curve import Blend, blend, parse_shares, propose
+from limner.blend_curve import Blend, blend, parse_shares, propose, write_model
 from limner.cli import main
 from limner.config import RunConfig, Train, conflicts
 from limner.core.errors import UserError
@@ -256,6 +257,16 @@ def test_the_written_blend_is_the_mean_of_both_and_transformers_reads_it(
         torch.testing.assert_close(value, 0.75 * base[name] + 0.25 * tuned[name])
     assert any(not torch.equal(between[name], base[name]) for name in base)
     assert "no guard" in found.proposal.reason or "no share" in found.proposal.reason
+
+
+def test_the_written_blend_reads_pictures_as_its_base_does(root: Path, tmp_path: Path) -> None:
+    base = Clip(path=str(root / "model")).load()
+    base = dataclasses.replace(
+        base, preprocessing=dataclasses.replace(base.preprocessing, resize=40, interpolation="bilinear")
+    )
+    weights = {name: value * 1.01 for name, value in base.network.state_dict().items()}
+    written = write_model(base, weights, tmp_path / "blend", "run")
+    assert Clip(path=str(written.path)).load().preprocessing == base.preprocessing
 
 
 def test_what_cannot_be_blended_is_refused(root: Path, run: RunResult, tmp_path: Path) -> None:
