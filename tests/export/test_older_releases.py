@@ -37,11 +37,12 @@ LORAS = {
     "dora": Lora(rank=3, alpha=1, dora=True),
     "dora_text": Lora(rank=3, alpha=1, dora=True, text_encoder=True),
     "conv": Lora(rank=2, alpha=4, targets=CONV),
+    "mlp_text": Lora(rank=2, alpha=4, text_encoder=True, text_encoder_targets=("q_proj", "out_proj", "fc1", "fc2")),
     "partial_text": Lora(rank=2, alpha=4, text_encoder=True, text_encoder_targets=("q_proj", "fc1")),
 }
-KOHYA = ("text", "conv")
-"""What goes as kohya's file too: no DoRA, and nothing in the text encoder's MLPs ("partial_text"), which diffusers 0.35
-draws otherwise from such a file (89 levels apart), though its matrices and alphas are the trained ones."""
+KOHYA = ("text", "conv", "mlp_text")
+"""What goes as kohya's file too: no DoRA, and with the text encoder's out_proj where that is adapted at all. diffusers
+knows such a file by the name of that layer, and else drops the other attention layers: "partial_text" is no such."""
 LYCORIS = {
     "loha": Loha(rank=2, alpha=6, targets=CONV, text_encoder=True),
     "lokr": Lokr(rank=1, alpha=3, targets=CONV, decompose_factor=4, decompose_both=True, use_effective_conv2d=True),
