@@ -285,15 +285,17 @@ def _tower_conflicts(config: RunConfig) -> list[str]:
     return problems
 
 
-def exports_of(config: RunConfig) -> tuple[Export, ...]:
+def exports_of(config: RunConfig, *, trains_text: bool) -> tuple[Export, ...]:
     """Returns the files that a run writes: those of the config, or all that can hold what it trains."""
     if config.export is not None:
         return config.export
     exports = default_exports(config.model.kind, config.method.kind, dora=trains_dora(config.method))
     towers = config.method.towers if config.method.kind == "lora" else None
-    if towers is not None and towers.temperature:
-        return tuple(export for export in exports if export.kind != "peft")
-    return exports
+    left_out = {
+        "peft": towers is not None and towers.temperature,  # PEFT has no place for it
+        "clip_text_encoder": not trains_text,  # it would be the base's
+    }
+    return tuple(export for export in exports if not left_out.get(export.kind, False))
 
 
 def _class_conflicts(config: RunConfig) -> list[str]:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from limner.models.protocol import DualEncoder
 
 BEFORE, AFTER, TABLE = "before.json", "after.json", "measurements.json"
-TUNED = "transformers"
-"""The export that holds the whole tuned model."""
 
 
 # ----------------------------------------------------------------------------------------------------- before training
@@ -228,15 +226,15 @@ def chosen_metrics(config: RunConfig, names: Sequence[str], *, where: str) -> li
 
 def models_of_run(run: Path, device: str) -> tuple[ClipModel, ClipModel]:
     """Returns the base and the tuned model of a finished run of CLIP, in float32."""
-    from limner.models.clip import Clip
+    from limner.models.clip import Clip, exported_clip
 
     config = load_config(RunDir(run).config)
-    folder = RunDir(run).export / TUNED
+    folder = exported_clip(run)
     if config.model.kind != "clip":
         raise UserError(f"is a run of {config.model.kind!r}.", where=str(run), fix="Name a run of CLIP.")
-    if not folder.is_dir():
+    if folder is None:
         raise UserError(
-            f"has no export/{TUNED}: the run is not finished, or it exports other formats only.",
+            "has no export/transformers: the run is not finished, or it exports other formats only.",
             where=str(run),
             fix="Finish it with --resume, with an export of kind transformers.",
         )

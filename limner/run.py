@@ -210,9 +210,7 @@ def _export(
     from limner.export.metadata import file_metadata
 
     results = []
-    exports = exports_of(config)
-    if config.export is None and not session.trainable.trains_text:
-        exports = tuple(export for export in exports if export.kind != "clip_text_encoder")  # it would be the base's
+    exports = exports_of(config, trains_text=session.trainable.trains_text)
     metadata = file_metadata(
         base=session.model.source.name,
         base_hash=session.identity["base.clip" if config.model.kind == "clip" else "base.denoiser"],

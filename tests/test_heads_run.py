@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from limner.config import RunConfig
+from limner.core.progress import Silent
 from limner.core.rundir import RunDir, read_metrics
 from limner.models.clip import Clip, ClipModel
 from limner.models.probe import probe_dual_encoder
+from limner.reading.embedding import load_clip
 from limner.run import finetune
 from tests.tiny import save_tiny_clip
 
@@ -117,3 +119,16 @@ def test_a_run_of_heads_is_measured_on_held_out_pictures_and_exported_as_it_lear
     read = Clip(path=str(result.exports[0].path)).load()
     assert not torch.equal(probe_dual_encoder(read), probe_dual_encoder(Clip(path=str(model)).load()))
     assert (result.exports[0].path / "clip" / "config.json").is_file()
+
+
+def test_a_run_with_new_heads_is_read_with_them_by_the_commands(model: Path, pictures: Path, tmp_path: Path) -> None:
+    run = config(model, pictures, tmp_path / "run", export=None, train={"steps": 2, "batch_size": 4, "device": "cpu"})
+    finetune(run)
+    exported = tmp_path / "run" / "export" / "transformers"
+    assert not (exported / "config.json").exists()
+    loaded = load_clip(str(tmp_path / "run"), revision=None, device="cpu", progress=Silent())
+    expected, base = (Clip(path=str(path)).load() for path in (exported, model))
+    pixels = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded.embed_images(pixels), expected.embed_images(pixels))
+        assert not torch.equal(loaded.embed_images(pixels), base.embed_images(pixels))

@@ -41,22 +41,24 @@ class Change:
 def paired_change(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> Change:
     """Returns the mean of ``after`` minus ``before``, picture by picture; both have the same pictures in one order.
 
-    The interval is that of the percentile bootstrap: pictures are drawn with replacement, 2,000 times, each with both
-    its numbers. Neither the order of the pictures nor the machine changes it.
+    The interval is that of :func:`bootstrap`, which draws pictures, each with both its numbers.
+    """
+    if len(before) != len(after) or not before:
+        raise ValueError("both need a number for each picture, and there must be one at least")
+    differences = [float(one) - float(other) for one, other in zip(after, before, strict=True)]
+    mean, low, high = bootstrap(differences, seed=seed)
+    return Change(value=mean, low=low, high=high, changed=sum(difference != 0 for difference in differences))
+
+
+def bootstrap(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, float]:
+    """Returns the mean of the values, at least one, and the ends of its 95 % interval by percentile bootstrap.
+
+    The values are drawn with replacement, 2,000 times. Neither their order nor the machine changes it.
     """
     import numpy
 
-    if len(before) != len(after) or not before:
-        raise ValueError("both need a number for each picture, and there must be one at least")
-    differences = numpy.asarray(after, dtype=numpy.float64) - numpy.asarray(before, dtype=numpy.float64)
-    values, counts = numpy.unique(differences, return_counts=True)
+    different, counts = numpy.unique(numpy.asarray(values, dtype=numpy.float64), return_counts=True)
     rng = numpy.random.Generator(numpy.random.PCG64(example_seed(seed, 0, "bootstrap")))
-    draws = rng.multinomial(len(differences), counts / len(differences), size=RESAMPLES)
-    means = draws @ values / len(differences)
+    means = rng.multinomial(len(values), counts / len(values), size=RESAMPLES) @ different / len(values)
     low, high = numpy.quantile(means, [0.025, 0.975])
-    return Change(
-        value=float(counts @ values / len(differences)),
-        low=float(low),
-        high=float(high),
-        changed=int(numpy.count_nonzero(differences)),
-    )
+    return float(counts @ different / len(values)), float(low), float(high)

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from limner.core.config import Config
 from limner.core.errors import UserError
+from limner.core.rundir import RunDir
 from limner.models.clip_files import SMALL_FILES, WEIGHTS, ActivationChoice, ForeignClip, is_foreign, open_foreign
 from limner.models.clip_heads import HeadKind, HeadShape, put_head, read_heads, towers_folder
 from limner.models.clip_text import CaptionReader, Layer, text_states
@@ -144,6 +145,15 @@ class Clip(Config):
     def _locate(self, patterns: Sequence[str]) -> Located:
         place = locate(self.path, self.revision, hub_patterns=patterns)
         return Located(place.path / "clip") if self.path == BUILTIN else place
+
+
+def exported_clip(run: Path) -> Path | None:
+    """Returns the CLIP model that a run folder's export holds, with new heads if it has some; None where there is none.
+
+    It may be there and not be finished: ``Clip`` says so when it reads it.
+    """
+    folder = RunDir(run).export / "transformers"
+    return folder if folder.is_dir() else None
 
 
 def _checked(path: Path) -> Path:

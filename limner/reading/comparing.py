@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ from limner.reading.embedding import Embedded
 if TYPE_CHECKING:
     from torch import Tensor
 
-RESAMPLES = 2000
 _PAIRS_AT_ONCE = 4_000_000
 
 
@@ -153,15 +151,3 @@ def pairs_of(table: Table, similarities: Similarities) -> list[Pair]:
 def to_score(cosine: float) -> float:
     """Returns 100 x max(cosine, 0)."""
     return 100 * max(cosine, 0.0)
-
-
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Returns the 95 % interval of a mean, by percentile bootstrap; None for a single value."""
-    import numpy
-
-    if len(values) < 2:
-        return None
-    rng, known = numpy.random.default_rng(0), numpy.asarray(values)
-    means = numpy.array([known[rng.integers(len(known), size=len(known))].mean() for _ in range(RESAMPLES)])
-    low, high = numpy.quantile(means, [0.025, 0.975])
-    return float(low), float(high)

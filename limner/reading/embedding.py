@@ -60,13 +60,12 @@ def load_clip(name: str, *, revision: str | None, device: str, progress: Progres
     """Returns the CLIP model called ``name``, in float32 on the device; a run's folder stands for what it exported."""
     import torch
 
-    from limner.models.clip import Clip
+    from limner.models.clip import Clip, exported_clip
     from limner.training.precision import choose_device
 
-    rundir = RunDir(Path(name))
-    if rundir.status.is_file():
-        exported = rundir.export / "transformers"
-        if not (exported / "config.json").is_file():
+    if RunDir(Path(name)).status.is_file():
+        exported = exported_clip(Path(name))
+        if exported is None:
             raise UserError(
                 f"{name!r} is a run that has exported no CLIP model.",
                 where="--model",

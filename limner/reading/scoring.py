@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from limner.config import load_config
 from limner.core.errors import UserError
+from limner.core.intervals import bootstrap
 from limner.core.progress import Progress, Silent
 from limner.data.auto import recognised
 from limner.data.buckets import ImageConfig
@@ -17,7 +18,7 @@ from limner.data.example import Example, Reading
 from limner.data.image import decode
 from limner.data.text import counted
 from limner.evaluation.features import embed_captions
-from limner.reading.comparing import Pair, compare, interval, pairs_of, tabulate
+from limner.reading.comparing import Pair, compare, pairs_of, tabulate
 from limner.reading.embedding import (
     DEFAULT_CLIP,
     Embedded,
@@ -161,7 +162,7 @@ def _compared(
         pictures=len(means),
         captions=len(table.captions),
         mean=sum(means) / len(means),
-        interval=interval(means),
+        interval=bootstrap(means)[1:] if len(means) > 1 else None,
         mean_of_wrong_pairs=similarities.wrong_mean,
         spread=similarities.wrong_spread,
         unreadable=points.unreadable,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import statistics
 
 import pytest
 
-from limner.core.intervals import paired_change, wilson
+from limner.core.intervals import bootstrap, paired_change, wilson
 
 
 def test_wilson_is_the_solution_of_its_own_equation() -> None:
@@ -77,3 +78,12 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
         change = paired_change(before, after)
         held += change.low <= 0.1 <= change.high
     assert 0.92 <= held / 400 <= 0.98
+
+
+def test_the_interval_of_a_mean_is_about_two_standard_errors() -> None:
+    values = [float(number % 10) for number in range(400)]
+    mean, low, high = bootstrap(values)
+    half = 1.96 * statistics.pstdev(values) / len(values) ** 0.5
+    assert mean == pytest.approx(4.5)
+    assert (low, high) == (pytest.approx(4.5 - half, abs=0.1 * half), pytest.approx(4.5 + half, abs=0.1 * half))
+    assert bootstrap(values[::-1]) == (mean, low, high)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from limner.core.errors import UserError
-from limner.reading.comparing import interval
 from limner.reading.scoring import score, sentence
 from tests.reading.conftest import COLOURS, caption_of, paint
 from tests.reading.test_embedding import reference
@@ -117,13 +116,3 @@ def test_a_recipe_names_the_data_and_the_page_holds_the_worst(clip: Path, captio
     assert "<script" not in text
     with pytest.raises(UserError, match="is a folder"):
         score(captioned, ["dataset.path=x"], model=str(clip))
-
-
-def test_the_interval_of_a_mean_is_about_two_standard_errors() -> None:
-    values = [float(number % 10) for number in range(400)]
-    found = interval(values)
-    assert found is not None
-    half = 1.96 * statistics.pstdev(values) / len(values) ** 0.5
-    assert found[0] == pytest.approx(4.5 - half, abs=0.1 * half)
-    assert found[1] == pytest.approx(4.5 + half, abs=0.1 * half)
-    assert interval([1.0]) is None
