@@ -36,7 +36,7 @@ builtin: .venv/ready
 	test -d $(B)/with-autoencoder || $(V)/python -m limner.builtin_make rescale \
 	  $(B)/autoencoder/export/diffusers $(B)/pictures $(B)/with-autoencoder
 	test -d $(B)/diffusion/export || $(call TRAIN,diffusion)
-	test -d $(B)/new-clip || $(V)/python -m limner.builtin_make new-clip $(B)/diffusion/export/diffusers $(B)/new-clip
+	test -d $(B)/new-clip || $(V)/limner new-clip $(B)/new-clip --text $(B)/diffusion/export/diffusers
 	test -d $(B)/clip/export || $(call TRAIN,clip)
 	$(V)/python -m limner.builtin_make pack $(B)/diffusion/export/diffusers $(B)/packed --clip $(B)/clip/export/transformers
 	$(V)/python -m limner.builtin_report $(B)/packed --out $(B)/report

@@ -1,8 +1,8 @@
 """The steps that make the built-in model, beside its trainings: ``python -m limner.builtin_make COMMAND``.
 
 ``pictures`` draws what it learns from, ``new`` writes it with random weights, ``rescale`` follows the training of the
-autoencoder, ``new-clip`` that of the denoiser, and ``pack`` writes what ships with the package. The trainings between
-them are recipes/builtin/*.yaml; ``make builtin`` does it all.
+autoencoder, ``limner new-clip`` that of the denoiser, and ``pack`` writes what ships with the package. The trainings
+between them are recipes/builtin/*.yaml; ``make builtin`` does it all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limner.builtin.pictures import draw_pictures
-from limner.builtin.untrained import new_builtin, new_builtin_clip
+from limner.builtin.untrained import new_builtin
 from limner.core.errors import UserError
 from limner.core.rng import tensor_stream
 from limner.core.rundir import write_json
@@ -28,7 +28,6 @@ from limner.data.image import decode, to_pixels
 from limner.data.table import Table
 from limner.export.portable import make_portable
 from limner.export.result import RECORD, staged
-from limner.export.transformers import preprocessor_settings
 from limner.models.probe import difference, probe
 from limner.models.safety import read_config
 from limner.models.sd1 import SD1, SD1Model
@@ -66,19 +65,6 @@ def new(out: Path) -> None:
     """Writes the built-in model as it is before its training as a diffusers folder, which must not be there yet."""
     with staged(out) as part, quiet():
         new_builtin().save_pretrained(part, safe_serialization=True)
-
-
-def new_clip(model: Path, out: Path) -> None:
-    """Writes a dual encoder as it is before its training: the text encoder of a pipeline folder, all else random."""
-    with staged(out) as part:
-        loaded = _load(model)
-        clip = new_builtin_clip(loaded.text_encoder)
-        with quiet():
-            clip.save_pretrained(part, safe_serialization=True)
-        for path in sorted((model / "tokenizer").iterdir()):
-            shutil.copyfile(path, part / path.name)
-        side = clip.config.vision_config.image_size
-        write_json(part / "preprocessor_config.json", preprocessor_settings(side, (0.5,) * 3, (0.5,) * 3))
 
 
 def rescale(model: Path, pictures: Path, out: Path, *, count: int) -> float:
@@ -294,11 +280,6 @@ def main(words: Sequence[str] | None = None) -> None:
 
     made = commands.add_parser("new", help="write the model with random weights")
     made.set_defaults(command=new)
-    made.add_argument("out", type=Path, metavar="OUT", help="a folder that is empty or not there")
-
-    made = commands.add_parser("new-clip", help="write a dual encoder around a pipeline's text encoder")
-    made.set_defaults(command=new_clip)
-    made.add_argument("model", type=Path, metavar="MODEL", help="a pipeline in diffusers' layout")
     made.add_argument("out", type=Path, metavar="OUT", help="a folder that is empty or not there")
 
     scaled = commands.add_parser("rescale", help="copy a pipeline, its latents scaled to unit variance")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from limner import __version__
-from limner.commands import comparing, reading
+from limner.commands import comparing, making, reading
 from limner.commands.shown import shown as _progress
 from limner.core.errors import UserError
 
@@ -185,6 +185,7 @@ def demo(
 
 for command in (comparing.measure, comparing.blend, comparing.swap, reading.caption, reading.search, reading.score):
     app.command()(command)
+app.command("new-clip")(making.new_clip)
 
 
 def _version(value: bool) -> None:

@@ -17,7 +17,6 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 from limner import builtin_make
 from limner.builtin.pictures import draw_pictures
 from limner.core.errors import UserError
-from limner.models.clip import Clip
 from limner.models.probe import difference, probe
 from limner.models.sd1 import SD1
 from tests.tiny import save_tiny
@@ -78,16 +77,6 @@ def test_a_new_model_is_written_without_noise_and_nothing_is_overwritten(
     with pytest.raises(SystemExit, match=r"error: .*new: holds files"):
         builtin_make.main(["new", str(tmp_path / "new")])
     assert bytes_of(tmp_path / "new") == before
-
-
-def test_a_new_dual_encoder_has_the_pipelines_text_encoder_bit_for_bit(pipeline: Path, tmp_path: Path) -> None:
-    builtin_make.main(["new-clip", str(pipeline), str(tmp_path / "clip")])
-    clip = Clip(path=str(tmp_path / "clip")).load()
-    text = SD1(path=str(pipeline)).load().text_encoder.state_dict()
-    found = clip.network.text_model.state_dict()
-    assert found.keys() == text.keys()
-    assert all(torch.equal(found[name], text[name]) for name in text)
-    assert (clip.means, clip.default_size, clip.notices) == ((0.5, 0.5, 0.5), 128, ())
 
 
 # ----------------------------------------------------------------------------------------------------------- rescale

@@ -12,7 +12,7 @@ from limner.models.clip_vocabulary import byte_alphabet
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from torch import nn
-    from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTokenizer
 
 TOKENS = 77
 BUILTIN_TOKENS = 40
@@ -142,31 +142,6 @@ def _start_gently(network: nn.Module, seed: int) -> None:
                 module.conv2.weight.mul_(_SMALL)
             if isinstance(module, Attention):
                 module.to_out[0].weight.mul_(_SMALL)
-
-
-def new_builtin_clip(text: CLIPTextModel, seed: int = 0) -> CLIPModel:
-    """Returns the built-in dual encoder before its training: the text encoder of a pipeline, all else random."""
-    import torch
-    from transformers import CLIPConfig, CLIPModel
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = CLIPModel(
-            CLIPConfig(
-                text_config=text.config.to_dict(),
-                vision_config={
-                    "hidden_size": 160,
-                    "intermediate_size": 640,
-                    "num_hidden_layers": 4,
-                    "num_attention_heads": 5,
-                    "image_size": 128,
-                    "patch_size": 16,
-                },
-                projection_dim=text.config.projection_dim,
-            )
-        ).eval()
-    model.text_model.load_state_dict(text.state_dict())
-    return model
 
 
 def _assemble(

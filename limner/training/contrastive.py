@@ -172,22 +172,22 @@ class Contrastive(Config):
 def embed(
     model: DualEncoder, batch: Batch, *, precision: Precision, at_once: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns the embeddings of pictures and captions, both [B, D] float32, ``at_once`` of them at a time."""
+    """Returns the embeddings of pictures and captions, both [B, D] float32, ``at_once`` of them at a time.
+
+    Captions that stand at several pictures, as class prompts do, go through the text tower once.
+    """
     import torch
 
     size = at_once or len(batch)
-    starts = range(0, len(batch), size)
     with precision.autocast():
         images = [model.embed_images(pixels.to(precision.device)) for pixels in batch.images.split(size)]
-        prompts = [model.embed_prompts(_of_text(batch, start, size, precision)) for start in starts]
-    return torch.cat(images), torch.cat(prompts)
-
-
-def _of_text(batch: Batch, start: int, size: int, precision: Precision) -> Sequence[str] | Tensor:
-    """Returns the captions from ``start`` on, or what the text tower made of them where that is kept."""
-    if batch.conditioning is None:
-        return batch.captions[start : start + size]
-    return batch.conditioning["pooled"][start : start + size].to(precision.device)
+        if batch.conditioning is not None:  # what the frozen tower made of each is kept
+            pooled = batch.conditioning["pooled"].to(precision.device).split(size)
+            return torch.cat(images), torch.cat([model.embed_prompts(part) for part in pooled])
+        captions = list(dict.fromkeys(batch.captions))
+        parts = [model.embed_prompts(captions[start : start + size]) for start in range(0, len(captions), size)]
+    places = {caption: place for place, caption in enumerate(captions)}
+    return torch.cat(images), torch.cat(parts)[[places[caption] for caption in batch.captions]]
 
 
 def _belonging(model: DualEncoder, micro_batches: Sequence[Batch]) -> Tensor:

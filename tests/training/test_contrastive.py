@@ -249,6 +249,15 @@ def test_losses_without_gradients_may_be_embedded_in_parts(model: ClipModel) -> 
     torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-6)
 
 
+def test_equal_captions_go_through_the_text_tower_once_and_each_picture_gets_its_own(model: ClipModel) -> None:
+    seen: list[int] = []
+    with model.network.text_model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0]))):
+        _, prompts = embed(model, batch(), precision=PRECISION)
+    assert seen == [len(set(CAPTIONS))] == [7]
+    each = torch.cat([model.embed_prompts([caption]) for caption in CAPTIONS])
+    torch.testing.assert_close(prompts, each, rtol=0, atol=1e-6)
+
+
 def test_a_loss_that_is_no_number_is_refused_in_parts_too(model: ClipModel) -> None:
     spoilt = batch()
     spoilt.images[2] = float("nan")
