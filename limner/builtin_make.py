@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from limner.builtin.pictures import draw_pictures
 from limner.builtin.untrained import new_builtin
+from limner.builtin.world.split import Split
 from limner.core.errors import UserError
 from limner.core.rng import tensor_stream
 from limner.core.rundir import write_json
@@ -46,8 +47,8 @@ _OF_THE_FILE = ("architectures", "dtype", "torch_dtype", "transformers_version",
 
 
 # ----------------------------------------------------------------------------------------------------- the commands
-def pictures(out: Path, *, count: int, seed: int, captions: int, processes: int) -> None:
-    """Draws pictures of trained combinations with a table of their captions; a call that was stopped can be repeated.
+def pictures(out: Path, *, count: int, seed: int, captions: int, split: Split, distinct: bool, processes: int) -> None:
+    """Draws pictures with a table of their captions; a call that was stopped can be repeated.
 
     Prints how far it is to stderr.
     """
@@ -56,6 +57,8 @@ def pictures(out: Path, *, count: int, seed: int, captions: int, processes: int)
         count=count,
         seed=seed,
         captions=captions,
+        split=split,
+        distinct=distinct,
         processes=processes,
         on_progress=lambda done, total: _tell("pictures", done, total),
     )
@@ -276,6 +279,10 @@ def main(words: Sequence[str] | None = None) -> None:
     drawn.add_argument("--count", type=_positive, default=40_000, help="pictures (default: %(default)s)")
     drawn.add_argument("--seed", type=int, default=1, help="of scenes and captions (default: %(default)s)")
     drawn.add_argument("--captions", type=_positive, default=6, help="captions of each (default: %(default)s)")
+    drawn.add_argument(
+        "--split", choices=("train", "test"), default="train", help="test: of combinations that are never trained on"
+    )
+    drawn.add_argument("--distinct", action="store_true", help="no two that a caption may not tell apart")
     drawn.add_argument("--processes", type=_positive, default=os.cpu_count() or 1, help="default: %(default)s")
 
     made = commands.add_parser("new", help="write the model with random weights")

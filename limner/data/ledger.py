@@ -172,7 +172,7 @@ def survey(
 
 def write_ledger(path: Path, ledger: Ledger) -> None:
     """Writes one JSON object per row, whole or not at all; the same ledger gives the same bytes."""
-    lines = (json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in ledger.rows)
+    lines = (json.dumps(vars(row), ensure_ascii=False) + "\n" for row in ledger.rows)
     write_atomic(path, _encoded("".join(lines)))
 
 

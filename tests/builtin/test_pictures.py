@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from limner.builtin.pictures import TABLE, draw_pictures
 from limner.builtin.world import caption, draw, draw_mask, held_out, scene_at
+from limner.builtin.world.facts import attributes
 from limner.core.errors import UserError
 from limner.data.masks import Masks, with_masks
 from limner.data.table import Table
@@ -97,6 +99,21 @@ def test_training_shows_trained_combinations_only_and_the_test_one_never_trained
             with Image.open(folder / f"000/{position:06d}.png") as picture:
                 assert picture.tobytes() == draw(scene, 32).tobytes()
             assert bool(held_out(scene)) == (split == "test")
+
+
+def test_distinct_pictures_are_those_whose_complete_captions_differ(tmp_path: Path) -> None:
+    everything = [replace(attributes(scene_at(4, position, "test")), sizes=()) for position in range(64)]
+    first = [position for position, one in enumerate(everything) if one not in everything[:position]]
+    assert len(first) < 64  # some scene comes again, else this shows nothing
+    count = len(first)
+    draw_pictures(tmp_path, count=count, seed=4, captions=1, split="test", distinct=True, side=32)
+    rows = [json.loads(line) for line in (tmp_path / TABLE).read_text().splitlines()]
+    assert [row["file_name"] for row in rows] == [f"000/{number:06d}.png" for number in range(count)]
+    for row, position in zip(rows, first, strict=True):
+        scene = scene_at(4, position, "test")
+        assert row["captions"] == [caption(scene, random.Random(f"4 {position} 0"), complete=True)]
+        with Image.open(tmp_path / row["file_name"]) as picture:
+            assert picture.tobytes() == draw(scene, 32).tobytes()
 
 
 def test_every_second_wording_is_complete(drawn: Path) -> None:
