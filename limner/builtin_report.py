@@ -115,10 +115,7 @@ def measure(
     guidance: float = GUIDANCE,
     on_progress: OnProgress | None = None,
 ) -> Measured:
-    """Draws a picture for each of ``count`` captions of held-out scenes on the CPU, and scores what the judge sees.
-
-    Picture k has caption k of ``seed`` and a noise of its own, ``seed`` + k, so it is the same whatever the count.
-    """
+    """Draws a picture for each of ``count`` captions of held-out scenes on the CPU, and scores what the judge sees."""
     import torch
 
     from limner.models.sd1 import SD1
@@ -133,20 +130,15 @@ def measure(
             where=str(model),
             fix="Name a model that was trained on the picture world.",
         )
-    scenes = [scene_at(seed, position, split="test") for position in range(count)]
-    drawn = _Drawn(loaded, scenes, seed, steps, guidance)
+    drawn = Drawn(loaded, count, seed, steps, guidance)
     seconds, drawn.cut_captions = drawn.seconds(), 0
     samples: list[Sample] = []
     generated = Tally()
-    for batch in _batches(count):
-        images = drawn.pictures(batch)
-        scores = _scores(judge, [scenes[position] for position in batch], images)
-        for position, image, one in zip(batch, images, scores, strict=True):
-            generated.add(one)
-            if len(samples) < COLUMNS * ROWS:
-                samples.append(Sample(drawn.captions[position], image, one.wrong()))
-        tell("captions drawn", batch.stop, count)
-    originals, reconstructed, decibels = _autoencoder(loaded, judge, scenes, tell)
+    for position, (image, one) in enumerate(drawn.judged(judge, tell)):
+        generated.add(one)
+        if len(samples) < COLUMNS * ROWS:
+            samples.append(Sample(drawn.captions[position], image, one.wrong()))
+    originals, reconstructed, decibels = _autoencoder(loaded, judge, drawn.scenes, tell)
     return Measured(
         model=public_name(loaded.source.name),
         count=count,
@@ -173,16 +165,28 @@ def _scores(judge: Judge, scenes: Sequence[Scene], images: Sequence[Image]) -> l
     return [score(scene, reading) for scene, reading in zip(scenes, judge.read(images), strict=True)]
 
 
-class _Drawn:
-    """Draws the pictures of captions, and remembers which captions were cut."""
+class Drawn:
+    """The pictures that a model draws of the captions of held-out scenes, and what the judge sees in them.
 
-    def __init__(self, model: SD1Model, scenes: Sequence[Scene], seed: int, steps: int, guidance: float) -> None:
+    Picture k has caption k of ``seed`` and a noise of its own, ``seed`` + k, so it is the same whatever the count.
+    """
+
+    def __init__(self, model: SD1Model, count: int, seed: int, steps: int, guidance: float) -> None:
+        self.scenes = [scene_at(seed, position, split="test") for position in range(count)]
         self.captions = [
             caption(scene, stream(seed, position, "caption to measure"), complete=True)
-            for position, scene in enumerate(scenes)
+            for position, scene in enumerate(self.scenes)
         ]
         self.cut_captions = 0
+        """Captions of which the text encoder did not read the end, of all pictures that were drawn."""
         self._model, self._seed, self._steps, self._guidance = model, seed, steps, guidance
+
+    def judged(self, judge: Judge, tell: OnProgress) -> Iterator[tuple[Image, Score]]:
+        """Yields each picture, in order, with its score."""
+        for batch in _batches(len(self.scenes)):
+            images = self.pictures(batch)
+            yield from zip(images, _scores(judge, self.scenes[batch.start : batch.stop], images), strict=True)
+            tell("captions drawn", batch.stop, len(self.scenes))
 
     def pictures(self, batch: range) -> list[Image]:
         """Returns the pictures of these captions, drawn at once."""

@@ -17,15 +17,15 @@ LAYERS = {
     "config": 3,
     "preflight": 4, "subject": 4, "class_pictures": 4, "resuming": 4, "session": 4, "run": 4,
     "drawing": 4, "measuring": 4, "blend_curve": 4, "inspect": 4, "builtin_make": 4, "builtin_report": 4,
-    "demo": 4, "study": 4, "reading": 4, "swap": 4,
-    "console": 5, "commands": 5, "cli": 5, "builtin_study": 5,
+    "demo": 4, "study": 4, "reading": 4, "swap": 4, "new_clip": 4,
+    "console": 5, "commands": 5, "cli": 5, "builtin_study": 5, "builtin_encoders": 5,
 }  # fmt: skip
 SIDEWAYS = {("diffusion", "core"), ("methods", "models"), ("run", "session"), ("run", "resuming"), ("cli", "console")}
 SIDEWAYS |= {("session", "preflight"), ("session", "class_pictures"), ("session", "resuming")}
 SIDEWAYS |= {("preflight", "measuring"), ("session", "measuring"), ("run", "measuring"), ("blend_curve", "measuring")}
 SIDEWAYS |= {("demo", "preflight"), ("demo", "run")}
 SIDEWAYS |= {("swap", "drawing")}
-SIDEWAYS |= {("study", "run"), ("builtin_study", "console")}
+SIDEWAYS |= {("study", "run"), ("builtin_study", "console"), ("builtin_encoders", "console")}
 SIDEWAYS |= {("preflight", "subject"), ("class_pictures", "preflight")}
 SIDEWAYS |= {("cli", "commands"), ("commands", "console")}
 SIDEWAYS |= {("builtin", "training")}  # the judge learns with the trainer's own optimizer
