@@ -14,6 +14,8 @@ from limner.core.rundir import RunDir, read_metrics
 from limner.export.clip_text_encoder import FILE as TEXT_ENCODER
 from limner.models.adapter_files import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS
 from limner.models.clip_files import WEIGHTS as OPEN_CLIP_WEIGHTS
+from limner.models.clip_heads import SHAPES as HEADS
+from limner.models.clip_heads import towers_folder
 from limner.models.embedding_files import LEARNED_EMBEDS
 from limner.models.safety import CONVERT, MAX_JSON_BYTES, PICKLE_SUFFIXES, parse_json, read_safetensors_header
 from limner.models.weights import BUILTIN, builtin_folder
@@ -181,6 +183,7 @@ def _inspect_folder(path: Path) -> Inspection:
         (LEARNED_EMBEDS, lambda folder: _inspect_file(folder / LEARNED_EMBEDS)),
         ("state.json", _inspect_checkpoint),
         ("status.json", _inspect_run),
+        (HEADS, _inspect_heads),
         ("config.json", _inspect_network),
         (OPEN_CLIP_WEIGHTS[0], lambda folder: _inspect_file(folder / OPEN_CLIP_WEIGHTS[0])),
         (TEXT_ENCODER, lambda folder: _inspect_file(folder / TEXT_ENCODER)),
@@ -275,6 +278,18 @@ def _inspect_network(path: Path) -> Inspection:
     kind = "a CLIP model" if config.get("model_type") == "clip" else f"one network, {name}"
     facts: Facts = {"class": name, **_weights_of(path, "")}
     return Inspection(path, kind, facts, _pickle_notes(path))
+
+
+def _inspect_heads(path: Path) -> Inspection:
+    heads = _json(path / HEADS).get("heads")
+    facts = _record_facts(path)
+    for part, shape in heads.items() if isinstance(heads, dict) else ():
+        told = ", ".join(f"{key} {value}" for key, value in shape.items()) if isinstance(shape, dict) else "the model's"
+        facts[part.replace("_", " ")] = told
+    towers = towers_folder(path)
+    facts |= _weights_of(path, "heads: ") | _weights_of(towers, "towers: ")
+    note = f"Name this folder, not {towers.name}/ in it, as a model: the heads are put on the towers then."
+    return Inspection(path, "a CLIP model with heads of its own", facts, (note, *_pickle_notes(path)))
 
 
 def _inspect_checkpoint(path: Path) -> Inspection:

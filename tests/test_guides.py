@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 from limner.builtin.drawings import draw_folder, draw_sitter
-from limner.builtin.untrained import new_builtin_clip
 from limner.cli import main
 from limner.config import RunConfig, load_config
 from limner.core.config import Config
 from limner.models.sd1 import SD1
+from limner.new_clip import PictureTower, random_clip
 from tests.known_sets import draw_cifar10, draw_flickr8k
 from tests.tiny import save_tiny, save_tiny_clip
 
@@ -77,7 +77,7 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def save_clip_of_builtin(folder: Path) -> None:
     """Writes a CLIP around the built-in model's text encoder, moved a little as by tuning."""
     pipeline = SD1(path="builtin").load()
-    clip = new_builtin_clip(pipeline.text_encoder)
+    clip = random_clip(pipeline.text_encoder, PictureTower(), seed=0)
     with torch.no_grad():
         clip.text_model.final_layer_norm.bias.add_(0.01)
     clip.save_pretrained(folder)
@@ -118,6 +118,8 @@ def few_steps(words: list[str]) -> list[str]:
 
 def on_tiny_model(words: list[str]) -> list[str]:
     """Returns a command of a page as it runs in seconds: on a random model, in small pictures and few steps."""
+    if words[1] == "new-clip":
+        return [*words, "--text", "model"]
     if words[1] in ("measure", "blend"):
         return [*(word.replace(CLIP_B32, "clip-model") for word in words), "--device", "cpu"]
     if any("recipes/clip_" in word for word in words):

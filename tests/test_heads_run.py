@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from limner.config import RunConfig
 from limner.core.progress import Silent
 from limner.core.rundir import RunDir, read_metrics
+from limner.inspect import inspect_path
 from limner.models.clip import Clip, ClipModel
 from limner.models.probe import probe_dual_encoder
 from limner.reading.embedding import load_clip
@@ -116,6 +117,10 @@ def test_a_run_of_heads_is_measured_on_held_out_pictures_and_exported_as_it_lear
     run = config(model, pictures, tmp_path / "run", validation={"share": 0.4, "every": 5}, export=None)
     result = finetune(run)
     assert result.validation is not None
+    told = inspect_path(result.exports[0].path)
+    assert told.kind == "a CLIP model with heads of its own"
+    assert told.facts["visual projection"].startswith("head mlp, dim ")
+    assert told.facts["heads: parameters"] < told.facts["towers: parameters"]
     read = Clip(path=str(result.exports[0].path)).load()
     assert not torch.equal(probe_dual_encoder(read), probe_dual_encoder(Clip(path=str(model)).load()))
     assert (result.exports[0].path / "clip" / "config.json").is_file()

@@ -21,6 +21,8 @@ from tests.tiny import save_tiny, save_tiny_clip
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 BUILTIN_RECIPES = sorted((ROOT / "recipes" / "builtin").glob("*.yaml"))
+FROM_SCRATCH = "clip_cifar10_small"
+"""Starts from what `limner new-clip` writes, which knows nothing that it could forget."""
 MODELS = {"sd1": (save_tiny, 64), "clip": (save_tiny_clip, 32)}
 """By kind of model: what writes a small one, and the side of the pictures that it reads."""
 
@@ -139,7 +141,7 @@ def test_the_recipe_for_small_gpus_trains_with_all_its_savings_at_once(
 def test_the_recipes_start_from_the_model_that_they_promise() -> None:
     assert len(RECIPES) >= 5
     paths = {"sd1": "CompVis/stable-diffusion-v1-4", "clip": "openai/clip-vit-base-patch32"}
-    models = [load_config(recipe).model for recipe in RECIPES]
+    models = [load_config(recipe).model for recipe in RECIPES if recipe.stem != FROM_SCRATCH]
     assert all(model.path == paths[model.kind] for model in models)
     assert {model.kind for model in models} == paths.keys()
 
@@ -147,7 +149,7 @@ def test_the_recipes_start_from_the_model_that_they_promise() -> None:
 def test_the_clip_recipes_are_told_whether_they_got_better_and_whether_they_forgot() -> None:
     for recipe in RECIPES:
         config = load_config(recipe)
-        if config.model.kind == "clip":
+        if config.model.kind == "clip" and recipe.stem != FROM_SCRATCH:
             assert [metric.guard for metric in config.metrics] == [False, True]
             assert config.train.save_every == "epoch"
             assert config.train.epochs is not None
