@@ -76,7 +76,7 @@ def config(root: Path, out: str, steps: int, **train: Any) -> RunConfig:
             "model": {"kind": "clip", "path": str(root / "model")},
             "dataset": {"kind": "table", "path": str(root / "pictures")},
             "images": {"resolution": SIDE, "buckets": False},
-            "method": {"kind": "full", "text_encoder": True},
+            "method": {"kind": "towers"},
             "objective": {"kind": "contrastive"},
             "optimizer": {"kind": "adamw", "lr": 1e-5},
             "train": settings,

@@ -16,7 +16,7 @@ from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_
 from limner.data.ledger import write_ledger
 from limner.measuring import measure_after
 from limner.resuming import continue_run, refuse_overwriting
-from limner.session import Session, fitting, open_session, probe_answer
+from limner.session import Session, fitting, open_session, probe_answer, text_states_of
 from limner.training.backward import REMEDY
 from limner.training.checkpoint import prune_checkpoints, save_checkpoint
 from limner.training.environment import refuse_several_processes
@@ -48,6 +48,9 @@ class RunResult:
     """What the loss on the held-out pictures said; None where there are none, or no trained model was measured yet."""
     metrics: tuple[Comparison, ...] = ()
     """What the metrics said before training and after."""
+    text_moved: float | None = None
+    """How far the hidden states of a CLIP's text encoder moved, as a share of their length; None where it did not
+    train."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the same as plain values, for JSON."""
@@ -87,9 +90,20 @@ def finetune(
             prune_checkpoints(rundir, keep=config.train.keep_checkpoints, spare=session.best_step)
             exports = _export(config, rundir, session, exported, progress)
             metrics = measure_after(config, rundir, fitting(session.model), progress)
+            text_moved = _text_movement(config, session, progress)
         verdict = None if session.watch is None else session.watch.conclude(step, exported, status, progress)
         status.write("finished")
-        return RunResult(config.out, step, session.steps, loss, change, exports, validation=verdict, metrics=metrics)
+        return RunResult(
+            config.out,
+            step,
+            session.steps,
+            loss,
+            change,
+            exports,
+            validation=verdict,
+            metrics=metrics,
+            text_moved=text_moved,
+        )
 
 
 def _train(
@@ -201,6 +215,20 @@ def _prove_change(config: RunConfig, session: Session) -> float:
             fix="Check optimizer.lr and the length of the run.",
         )
     return change
+
+
+def _text_movement(config: RunConfig, session: Session, progress: Progress) -> float | None:
+    """Tells and returns how far the states that a pipeline would read moved, where a CLIP's text encoder trained."""
+    from limner.evaluation.hidden_states import movement
+
+    after = text_states_of(config, session.model, session.trainable)
+    if session.base_states is None or after is None:
+        return None
+    gauge = movement(session.base_states, after)
+    progress.say(f"text encoder: {gauge.sentence()}")
+    if gauge.too_far:
+        progress.say(f"if it shall draw: {gauge.warning()}")
+    return gauge.moved
 
 
 def _export(

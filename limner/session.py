@@ -24,6 +24,7 @@ from limner.training.environment import describe_environment
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from limner.evaluation.hidden_states import States
     from limner.methods.base_weights import AsBase
     from limner.methods.trainable import Trainable
     from limner.training.feed import Feed
@@ -50,6 +51,8 @@ class Session:
     """Makes the model its base for a while, where the objective asks for that."""
     watch: Watch | None
     """None where no pictures are held out."""
+    base_states: States | None
+    """What a CLIP's text encoder made of fixed captions before it trained; None where it does not train."""
 
     @property
     def last_step(self) -> int:
@@ -108,12 +111,26 @@ def open_session(config: RunConfig, rundir: RunDir, progress: Progress) -> Sessi
         environment=describe_environment(precision),
         as_base=as_base,
         watch=_watch(config, rundir, ledger, feed, steps),
+        base_states=text_states_of(config, model, trainable),
     )
 
 
 def fitting(model: Trained) -> Any:
     """Returns the model as what method, objective and exports take: ``plan`` has seen that they fit it."""
     return model
+
+
+def text_states_of(config: RunConfig, model: Trained, trainable: Trainable) -> States | None:
+    """Returns what the text encoder of a CLIP makes of fixed captions, if it trains: a pipeline may read them."""
+    from limner.evaluation.hidden_states import read_states
+
+    if config.model.kind != "clip" or not trainable.trains_text:
+        return None
+    clip = fitting(model)
+    try:
+        return read_states(clip.network.text_model, clip.tokenizer)
+    except UserError:  # it reads too few tokens for the captions
+        return None
 
 
 def _keep_base(config: RunConfig, model: Trained, trainable: Trainable, progress: Progress) -> AsBase | None:

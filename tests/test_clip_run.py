@@ -15,6 +15,7 @@ from limner.core.errors import ConfigError, UserError
 from limner.core.rng import tensor_stream
 from limner.core.rundir import RunDir, read_metrics
 from limner.data.batch import Batch
+from limner.evaluation.hidden_states import measure_move
 from limner.models.clip import Clip
 from limner.run import finetune
 from limner.training.contrastive import Contrastive
@@ -88,6 +89,10 @@ def test_a_run_trains_what_it_says_and_its_export_is_read_by_transformers(
     assert result.change is not None
     assert result.change > 0
     before, after = load_file(model / "model.safetensors"), load_file(result.exports[0].path / "model.safetensors")
+    base, tuned = (Clip(path=str(path)).load() for path in (model, result.exports[0].path))
+    moved = measure_move(base.network.text_model, tuned.network.text_model, base.tokenizer).moved
+    assert result.text_moved == (None if text == "none" else pytest.approx(moved, rel=1e-5))
+    assert (moved == 0) == (text == "none")
     still = {name for name in before if torch.equal(before[name], after[name])}
     tower = {name for name in before if name.startswith("text_model.")}
     assert still == (tower if text == "none" else set())
@@ -174,6 +179,20 @@ def test_a_lora_is_exported_to_all_that_can_hold_it(model: Path, pictures: Path,
 
     assert written(False) == ["peft", "transformers", "clip_text_encoder"]
     assert written(True) == ["transformers", "clip_text_encoder"]
+
+
+def test_a_run_that_goes_on_tells_how_far_the_text_encoder_moved_since_its_beginning(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    moved = []
+    for name, adapter in (("towers", {"kind": "towers"}), ("lora", {"kind": "lora", "towers": {}})):
+        whole = finetune(config(model, pictures, tmp_path / name / "whole", method=adapter))
+        first = {"steps": 2, "batch_size": 4, "device": "cpu", "save_every": 2}
+        finetune(config(model, pictures, tmp_path / name / "parts", method=adapter, train=first))
+        parts = finetune(config(model, pictures, tmp_path / name / "parts", method=adapter), resume=True)
+        assert parts.text_moved == whole.text_moved
+        moved.append(whole.text_moved)
+    assert min(moved) > 0
 
 
 def test_a_checkpoint_of_other_groups_is_refused(model: Path, pictures: Path, tmp_path: Path) -> None:

@@ -114,23 +114,43 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def measure_move(own: CLIPTextModel, tuned: CLIPTextModel, tokenizer: CLIPTokenizer) -> Gauge:
-    """Returns how far ``tuned`` moved from ``own``, on the captions that fit the vocabulary; both in float32.
+@dataclass(frozen=True, eq=False)
+class States:
+    """What a text encoder made of the fixed captions."""
 
-    Prompts are read as the pipeline reads them, padded to the model's length. A distance is over all tokens of its
-    kind and all prompts together.
+    about: str
+    prompts: tuple[str, ...]
+    layers: tuple[Tensor, ...]
+    """[B, L, D] after the embeddings and after each layer, the last one normed as it is read."""
+    kinds: Mapping[str, Tensor]
+    """Which tokens, [B, L], are of which of :data:`POSITIONS`."""
+
+
+def read_states(encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> States:
+    """Returns the hidden states of the captions that fit the vocabulary, read as the pipeline reads them: padded.
+
+    Raises UserError for a model that reads too few tokens for any of them.
     """
     about, prompts = fitting_prompts(tokenizer)
     ids, kinds = _tokens(tokenizer, prompts)
+    with evaluating([encoder]):
+        return States(about, prompts, tuple(_states(encoder, ids)), kinds)
+
+
+def movement(before: States, after: States) -> Gauge:
+    """Returns how far the states moved; a distance is over all tokens of its kind and all prompts together."""
     layers = []
-    with evaluating([own, tuned]):
-        before, after = _states(own, ids), _states(tuned, ids)
-        for number, (base, moved) in enumerate(zip(before, after, strict=True)):
-            name = "embeddings" if number == 0 else f"layer {number}"
-            name = "read by the pipeline" if number == len(before) - 1 else name
-            distances = {kind: _distance(base, moved, where) for kind, where in kinds.items() if bool(where.any())}
-            layers.append(LayerMove(name, distances))
-    return Gauge(about, prompts, tuple(layers))
+    for number, (base, moved) in enumerate(zip(before.layers, after.layers, strict=True)):
+        name = "embeddings" if number == 0 else f"layer {number}"
+        name = "read by the pipeline" if number == len(before.layers) - 1 else name
+        distances = {kind: _distance(base, moved, where) for kind, where in before.kinds.items() if bool(where.any())}
+        layers.append(LayerMove(name, distances))
+    return Gauge(before.about, before.prompts, tuple(layers))
+
+
+def measure_move(own: CLIPTextModel, tuned: CLIPTextModel, tokenizer: CLIPTokenizer) -> Gauge:
+    """Returns how far ``tuned`` moved from ``own``, both in float32: :func:`movement` of what both read."""
+    return movement(read_states(own, tokenizer), read_states(tuned, tokenizer))
 
 
 def fitting_prompts(tokenizer: CLIPTokenizer) -> tuple[str, tuple[str, ...]]:
