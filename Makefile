@@ -25,21 +25,27 @@ format: .venv/ready
 	$(V)/ruff format .
 	$(V)/ruff check --fix .
 
-# Each training goes on from its newest checkpoint; what is done already is not done again.
+# Each training goes on from its newest checkpoint; what is done already is not done again. To see the whole way in
+# miniature: make builtin B=runs/try COUNT=64 CAPTIONS=4 SETTINGS="train.steps=2 train.batch_size=4 schedule.warmup_steps=0"
 B := runs/builtin
-TRAIN = $(V)/limner train recipes/builtin/$(1).yaml $(if $(wildcard $(B)/$(1)/checkpoints/step_*),--resume)
+COUNT ?= 40000
+CAPTIONS ?= 1000
+SETTINGS ?=
+TRAIN = $(V)/limner train recipes/builtin/$(1).yaml out=$(B)/$(1) model.path=$(B)/$(2) dataset.path=$(B)/pictures \
+  $(SETTINGS) $(if $(wildcard $(B)/$(1)/checkpoints/step_*),--resume)
 
 builtin: .venv/ready
 	test -d $(B)/new || $(V)/python -m limner.builtin_make new $(B)/new
-	test -f $(B)/pictures/metadata.jsonl || $(V)/python -m limner.builtin_make pictures $(B)/pictures --processes $(JOBS)
-	test -d $(B)/autoencoder/export || $(call TRAIN,autoencoder)
+	test -f $(B)/pictures/metadata.jsonl || \
+	  $(V)/python -m limner.builtin_make pictures $(B)/pictures --count $(COUNT) --processes $(JOBS)
+	test -d $(B)/autoencoder/export || $(call TRAIN,autoencoder,new)
 	test -d $(B)/with-autoencoder || $(V)/python -m limner.builtin_make rescale \
-	  $(B)/autoencoder/export/diffusers $(B)/pictures $(B)/with-autoencoder
-	test -d $(B)/diffusion/export || $(call TRAIN,diffusion)
+	  $(B)/autoencoder/export/diffusers $(B)/pictures $(B)/with-autoencoder --count $$(( $(COUNT) < 1000 ? $(COUNT) : 1000 ))
+	test -d $(B)/diffusion/export || $(call TRAIN,diffusion,with-autoencoder)
 	test -d $(B)/new-clip || $(V)/limner new-clip $(B)/new-clip --text $(B)/diffusion/export/diffusers
-	test -d $(B)/clip/export || $(call TRAIN,clip)
+	test -d $(B)/clip/export || $(call TRAIN,clip,new-clip)
 	$(V)/python -m limner.builtin_make pack $(B)/diffusion/export/diffusers $(B)/packed --clip $(B)/clip/export/transformers
-	$(V)/python -m limner.builtin_report $(B)/packed --out $(B)/report
+	$(V)/python -m limner.builtin_report $(B)/packed --out $(B)/report --count $(CAPTIONS)
 
 # One virtual environment, made anew when the dependencies change.
 .venv/ready: pyproject.toml constraints.txt

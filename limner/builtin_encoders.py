@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limner.builtin.scoring import Aspect, Score
-from limner.builtin_report import GUIDANCE, SEED, STEPS, Drawn
 from limner.console import TerminalProgress
 from limner.core.config import validate
 from limner.core.errors import UserError
@@ -25,6 +24,7 @@ from limner.core.naming import public_name
 from limner.core.progress import Progress
 from limner.evaluation.hidden_states import measure_move, share
 from limner.evaluation.measurement import Number
+from limner.judged.measuring import GUIDANCE, SEED, STEPS, Drawn
 from limner.study.table import around_markers, write_between
 
 if TYPE_CHECKING:

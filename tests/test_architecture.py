@@ -16,9 +16,10 @@ LAYERS = {
     "training": 2, "evaluation": 2, "export": 2, "builtin": 2,
     "config": 3,
     "preflight": 4, "subject": 4, "class_pictures": 4, "resuming": 4, "session": 4, "run": 4,
-    "drawing": 4, "measuring": 4, "blend_curve": 4, "inspect": 4, "builtin_make": 4, "builtin_report": 4,
+    "drawing": 4, "measuring": 4, "blend_curve": 4, "inspect": 4, "builtin_make": 4, "judged": 4,
     "demo": 4, "study": 4, "reading": 4, "swap": 4, "new_clip": 4,
     "console": 5, "commands": 5, "cli": 5, "builtin_study": 5, "builtin_encoders": 5,
+    "builtin_report": 5,
 }  # fmt: skip
 SIDEWAYS = {("diffusion", "core"), ("methods", "models"), ("run", "session"), ("run", "resuming"), ("cli", "console")}
 SIDEWAYS |= {("session", "preflight"), ("session", "class_pictures"), ("session", "resuming")}

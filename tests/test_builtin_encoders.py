@@ -16,11 +16,11 @@ from limner.builtin.pictures import draw_pictures
 from limner.builtin.untrained import save_untrained
 from limner.builtin.world import scene_at
 from limner.builtin_encoders import COLUMNS, Row, as_markdown, main, measure_encoders
-from limner.builtin_report import SEED, Drawn
 from limner.core.errors import UserError
 from limner.core.progress import Silent
 from limner.data.table import Table
 from limner.evaluation.retrieval import Retrieval
+from limner.judged.measuring import SEED, Drawn
 from limner.models.clip import Clip
 from limner.models.sd1 import SD1
 from limner.models.text_encoder import TextEncoder
