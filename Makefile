@@ -44,7 +44,8 @@ builtin: .venv/ready
 	test -d $(B)/diffusion/export || $(call TRAIN,diffusion,with-autoencoder)
 	test -d $(B)/new-clip || $(V)/limner new-clip $(B)/new-clip --text $(B)/diffusion/export/diffusers
 	test -d $(B)/clip/export || $(call TRAIN,clip,new-clip)
-	$(V)/python -m limner.builtin_make pack $(B)/diffusion/export/diffusers $(B)/packed --clip $(B)/clip/export/transformers
+	test -d $(B)/packed || $(V)/python -m limner.builtin_make pack \
+	  $(B)/diffusion/export/diffusers $(B)/packed --clip $(B)/clip/export/transformers
 	$(V)/python -m limner.builtin_report $(B)/packed --out $(B)/report --count $(CAPTIONS)
 
 # One virtual environment, made anew when the dependencies change.
