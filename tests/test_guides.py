@@ -33,7 +33,7 @@ RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 SD14 = "CompVis/stable-diffusion-v1-4"
 CLIP_B32 = "openai/clip-vit-base-patch32"
 MEASURED = {"dreambooth": "dreambooth", "learning_rate": "lora", "rank": "lora"}
-MEASURED |= {"textual_inversion": "textual_inversion", "full": "full"}
+MEASURED |= {"textual_inversion": "textual_inversion", "full": "full", "text_encoders": "clip_in_pictures"}
 """By table that a study writes: the page on which it stands."""
 
 
@@ -251,8 +251,9 @@ def test_the_project_page_leads_to_the_guides() -> None:
 
 def test_each_measured_table_has_its_place() -> None:
     for page, text in PAGES.items():
-        names = re.findall(r"^<!-- study (\w+): begin -->\n(?:.+\n)+?<!-- study \1: end -->$", text, flags=re.M)
-        assert names == [name for name in ("learning_rate", "rank", *GUIDES) if MEASURED.get(name) == page]
+        names = re.findall(r"^<!-- study (\w+): begin -->\n(?:.*\n)+?<!-- study \1: end -->$", text, flags=re.M)
+        order = ("learning_rate", "rank", "text_encoders", *GUIDES)
+        assert names == [name for name in order if MEASURED.get(name) == page]
         assert text.count("<!--") == 2 * len(names)
 
 
