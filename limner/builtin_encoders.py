@@ -20,12 +20,13 @@ from limner.console import TerminalProgress
 from limner.core.config import validate
 from limner.core.errors import UserError
 from limner.core.intervals import Change, paired_change
+from limner.core.markers import around, write_between
 from limner.core.naming import public_name
 from limner.core.progress import Progress
 from limner.evaluation.hidden_states import measure_move, share
 from limner.evaluation.measurement import Number
 from limner.judged.measuring import GUIDANCE, SEED, STEPS, Drawn
-from limner.study.table import around_markers, write_between
+from limner.study.table import markers
 
 if TYPE_CHECKING:
     from limner.builtin.judge import Judge
@@ -169,7 +170,7 @@ def main(words: Sequence[str] | None = None) -> None:
         if chosen.count < 1 or len(clips) < len(chosen.clips):
             raise UserError("--count is at least 1, and every CLIP has a name of its own.")
         if chosen.write is not None:
-            around_markers(chosen.write, STUDY)  # before the work, not after it
+            around(chosen.write, *markers(STUDY))  # before the work, not after it
         from limner.builtin.judge import load_judge
 
         with TerminalProgress() as progress:
@@ -189,7 +190,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if chosen.write is None:
         print(text)
     else:
-        write_between(chosen.write, STUDY, text)
+        write_between(chosen.write, *markers(STUDY), text)
         print(chosen.write)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from limner.core.errors import UserError
 from limner.judged.measuring import COUNT, GUIDANCE, SEED, STEPS, measure
-from limner.judged.report import PAGE, around_markers, write_report
+from limner.judged.report import PAGE, around_numbers, write_report
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -29,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--guidance", type=float, default=GUIDANCE, help="guidance scale (default: %(default)s)")
     chosen = parser.parse_args(words)
     try:
-        around_markers(chosen.out / PAGE)  # before the work, not after it
+        around_numbers(chosen.out / PAGE)  # before the work, not after it
         from limner.builtin.judge import load_judge
 
         measured = measure(

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from limner.console import TerminalProgress
 from limner.core.errors import UserError
+from limner.core.markers import around, write_between
 from limner.core.rundir import write_atomic
 from limner.models.weights import BUILTIN
 from limner.study.grid import STUDIES, Conditions, Study
 from limner.study.plot import check_plotting, plot
 from limner.study.running import Measured, measure_study
-from limner.study.table import around_markers, as_markdown, write_between
+from limner.study.table import as_markdown, markers
 
 IMAGES = "images"
 
@@ -39,7 +40,7 @@ def write(measured: Measured, *, page: Path | None, out: Path) -> tuple[Path, Pa
     if page is None:
         write_atomic(text, markdown.encode())
     else:
-        write_between(page, measured.study.name, markdown)
+        write_between(page, *markers(measured.study.name), markdown)
     return text, picture
 
 
@@ -50,7 +51,7 @@ def run(study: Study, conditions: Conditions, *, model: str, out: Path, page: Pa
 
     check_plotting()  # before the work, not after it
     if page is not None:
-        around_markers(page, study.name)
+        around(page, *markers(study.name))
     if conditions.seeds < 1:
         raise UserError(
             f"{conditions.seeds} is less than 1.", where="--seeds", fix="Diversity needs 2, the bars ask 3."

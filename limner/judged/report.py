@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from limner.builtin.scoring import Share
-from limner.core.errors import UserError
+from limner.core.markers import around
 from limner.core.rundir import write_atomic
 from limner.judged.contact_sheet import contact_sheet
 from limner.judged.measuring import BARS, COUNT, Bar, Measured
@@ -23,7 +23,7 @@ def write_report(measured: Measured, folder: Path) -> tuple[Path, Path]:
     Of a page that is there only what stands between the two markers is replaced.
     """
     page, sheet = folder / PAGE, folder / SHEET
-    before, after = around_markers(page)
+    before, after = around_numbers(page)
     sheet.parent.mkdir(parents=True, exist_ok=True)
     data = io.BytesIO()
     contact_sheet(measured.samples).save(data, "PNG", optimize=True)
@@ -32,18 +32,9 @@ def write_report(measured: Measured, folder: Path) -> tuple[Path, Path]:
     return page, sheet
 
 
-def around_markers(page: Path) -> tuple[str, str]:
+def around_numbers(page: Path) -> tuple[str, str]:
     """Returns what stands before and after the markers, of a page not yet there nothing but a line end."""
-    if not page.exists():
-        return "", "\n"
-    text = page.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(
-            f"does not hold {BEGIN} and then {END}, each once.",
-            where=str(page),
-            fix="Put them back, each on a line of its own, or choose another folder with --out.",
-        )
-    return text[: text.index(BEGIN)], text[text.index(END) + len(END) :]
+    return around(page, BEGIN, END) if page.exists() else ("", "\n")
 
 
 def as_markdown(measured: Measured) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from limner.builtin.scoring import Share
-from limner.core.errors import UserError
-from limner.core.rundir import write_atomic
 from limner.study.diversity import Estimate
 from limner.study.grid import Measure, Study
 from limner.study.running import Measured, Row
@@ -25,30 +22,6 @@ def label(row: Row, study: Study) -> str:
 def markers(study: str) -> tuple[str, str]:
     """Returns the lines between which a study's table stands in a page."""
     return f"<!-- study {study}: begin -->", f"<!-- study {study}: end -->"
-
-
-def around_markers(page: Path, study: str) -> tuple[str, str]:
-    """Returns what stands before and after the markers of a page; raises UserError where they are not there."""
-    begin, end = markers(study)
-    try:
-        text = page.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(
-            "is not there.", where=str(page), fix=f"Write the page, with {begin} and {end} in it."
-        ) from None
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise UserError(
-            f"does not hold {begin} and then {end}, each once.",
-            where=str(page),
-            fix="Put them where the table shall stand, each on a line of its own.",
-        )
-    return text[: text.index(begin)], text[text.index(end) + len(end) :]
-
-
-def write_between(page: Path, study: str, text: str) -> None:
-    """Replaces what stands between the markers of the page by ``text``."""
-    (before, after), (begin, end) = around_markers(page, study), markers(study)
-    write_atomic(page, f"{before}{begin}\n{text}{end}{after}".encode())
 
 
 # ---------------------------------------------------------------------------------------------------------- the text

@@ -11,13 +11,12 @@ import pytest
 from PIL import Image
 
 from limner.builtin.scoring import Share
-from limner.core.errors import UserError
 from limner.study.diversity import Estimate
 from limner.study.grid import STUDIES, Conditions, Setting, Study, lora
 from limner.study.measuring import Numbers
 from limner.study.plot import MOST_DIVERSITY, plot, point
 from limner.study.running import BASE, Measured, Row
-from limner.study.table import around_markers, as_markdown, markers, reaching, write_between
+from limner.study.table import as_markdown, reaching
 from limner.study.training import Trained
 
 STUDY = Study(
@@ -109,37 +108,6 @@ def test_the_text_says_how_it_was_measured() -> None:
     assert "](../images/x.png)" in text
     assert "had no effect" not in text
     assert "3 prompts are longer than the model reads" in as_markdown(replace(MEASURED, cut_prompts=3), "x.png")
-
-
-# ---------------------------------------------------------------------------------------------------------- the page
-def page_with(tmp_path: Path, text: str) -> Path:
-    page = tmp_path / "page.md"
-    page.write_text(text, encoding="utf-8")
-    return page
-
-
-def test_only_what_stands_between_the_markers_changes(tmp_path: Path) -> None:
-    (begin, end), (other, last) = markers("trial"), markers("rank")
-    page = page_with(tmp_path, f"# Title\n{other}\nkept\n{last}\n{begin}\nold\n{end}\nafter\n")
-    for text in ("new\n", "newer\n"):
-        write_between(page, "trial", text)
-    assert page.read_text() == f"# Title\n{other}\nkept\n{last}\n{begin}\nnewer\n{end}\nafter\n"
-
-
-BEGIN, END = markers("trial")
-
-
-@pytest.mark.parametrize("text", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{END}{END}", "{} {}".format(*markers("rank"))])
-def test_a_page_without_its_markers_is_refused_and_stays(tmp_path: Path, text: str) -> None:
-    page = page_with(tmp_path, text)
-    with pytest.raises(UserError, match="does not hold <!-- study trial: begin -->"):
-        write_between(page, "trial", "new")
-    assert page.read_text() == text
-
-
-def test_a_page_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not there"):
-        around_markers(tmp_path / "page.md", "trial")
 
 
 # ---------------------------------------------------------------------------------------------------------- the plot
