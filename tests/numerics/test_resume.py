@@ -174,13 +174,13 @@ class StopAt:
     def stage(self, name: str, done: int, total: int) -> None: ...
 
 
-SLOW = ("preservation, full, fp16", "loha in bf16")
-"""Half precision takes long on a CPU; every method in every precision stands in test_combinations.py too."""
+OFTEN = ("lora with text encoder", "full", "decoder", "pivotal")
+"""One of each kind of weights; every method in every precision stands in test_combinations.py too."""
 
 
 @pytest.mark.parametrize(
     "changes",
-    [pytest.param(one, id=name, marks=pytest.mark.slow if name in SLOW else []) for name, one in METHODS.items()],
+    [pytest.param(one, id=name, marks=[] if name in OFTEN else pytest.mark.slow) for name, one in METHODS.items()],
 )
 def test_every_way_to_train_resumes_bit_for_bit(
     tmp_path: Path, tiny_model: Path, drawings: Path, changes: dict[str, Any]
