@@ -4,7 +4,7 @@
 
 trains recipes/clip_cifar10_small.yaml twice for each seed, with ``objective.positives`` as they are (duplicates) and
 as other tools have them (own), everything else equal: weights, order, crops, captions. Prints the zero-shot accuracy on
-the 10,000 test pictures, and the difference with two 95 % intervals: over the pictures, for just these seeds (a paired
+the test pictures, and the difference with two 95 % intervals: over the pictures, for just these seeds (a paired
 bootstrap), and over the seeds (Student's t), which is what another seed may bring. A call that was stopped goes on.
 """
 

@@ -10,6 +10,7 @@ text encoder reads the captions for the pipeline: the same captions and noise fo
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +185,7 @@ def main(words: Sequence[str] | None = None) -> None:
             )
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
-    named = " ".join(f"{name}={public_name(path)}" for name, path in clips.items())
+    named = shlex.join(f"{name}={public_name(path)}" for name, path in clips.items())
     command = f"python -m limner.builtin_encoders {public_name(chosen.model)} {named} --count {chosen.count}"
     text = as_markdown(rows, f"{command} --pictures {public_name(str(chosen.pictures))}")
     if chosen.write is None:
