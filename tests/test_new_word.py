@@ -133,7 +133,7 @@ def test_a_run_learns_though_some_captions_do_not_hold_the_word(
 ) -> None:
     train = {"steps": 6, "batch_size": batch_size, "micro_batch_size": 1}
     samples = {"prompts": ["a <toy>"], "steps": 1}
-    result = limner.finetune(recipe(model, pictures, tmp_path / "run", train=train, samples=samples))
+    result = limner.finetune(recipe(model, pictures, tmp_path / "run", train=train, samples=samples, export=None))
     assert result.change is not None
     assert result.change > 0
     assert [export.path.name for export in result.exports] == ["embedding"]
@@ -179,7 +179,7 @@ def test_the_vectors_have_their_own_rate_and_no_weight_decay(
 
 
 def test_a_lora_of_pivotal_tuning_draws_with_its_word(model: Path, pictures: Path, tmp_path: Path) -> None:
-    strong: dict[str, Any] = {"optimizer": {"lr": 0.05}, "train": {"steps": 4}}
+    strong: dict[str, Any] = {"optimizer": {"lr": 0.05}, "train": {"steps": 4}, "export": None}
     limner.finetune(recipe(model, pictures, tmp_path / "run", method=BOTH, **strong))
     assert sorted(path.name for path in RunDir(tmp_path / "run").export.iterdir()) == [
         "diffusers",

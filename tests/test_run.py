@@ -40,6 +40,7 @@ def test_exports_and_samples_hold_the_averaged_weights(model: Path, pictures: Pa
         tmp_path / "run",
         train={"ema_decay": 0.5, "steps": 4},
         samples={"prompts": ["a boat"], "steps": 2},
+        export=[{"kind": "peft"}],
     )
     result = limner.finetune(config)
     run = RunDir(result.out)
@@ -111,8 +112,10 @@ def test_a_private_file_names_nothing_of_the_user_s(model: Path, pictures: Path,
         trigger_word="glass",
         train={"steps": 3},
         samples={"prompts": ["mathilda at home"], "steps": 2},
+        export=None,
     )
     result = limner.finetune(config)
+    assert len(result.exports) == 3
     for export in result.exports:
         for path in export.path.rglob("*"):
             if path.is_file():
@@ -287,7 +290,7 @@ def test_dropout_is_active_while_training(model: Path, pictures: Path, tmp_path:
 
 
 def test_what_a_kill_left_of_an_export_is_not_used_and_goes(model: Path, pictures: Path, tmp_path: Path) -> None:
-    config = run_config(model, pictures, tmp_path / "run", train={"steps": 3})
+    config = run_config(model, pictures, tmp_path / "run", train={"steps": 3}, export=None)
     limner.finetune(config)
     run = RunDir(config.out)
     left = run.export / ".diffusers.part"

@@ -143,7 +143,7 @@ def test_the_held_out_pictures_are_not_trained_on(model: Path, pictures: Path, t
 def test_a_run_that_gets_worse_ends_keeps_its_best_and_exports_it(model: Path, pictures: Path, tmp_path: Path) -> None:
     train = {"steps": 40, "keep_checkpoints": 1, "save_every": 40, "ema_decay": None}
     chosen: dict[str, Any] = {**WORSE, "train": train}
-    patient = config(model, pictures, tmp_path / "run", **chosen, validation={"every": 1, "patience": 3})
+    patient = config(model, pictures, tmp_path / "run", **chosen, export=None, validation={"every": 1, "patience": 3})
     heard = Said()
     result = finetune(patient, progress=heard)
     run, losses = RunDir(result.out), measured(RunDir(result.out))
@@ -198,7 +198,7 @@ def test_a_run_that_gets_worse_ends_keeps_its_best_and_exports_it(model: Path, p
 
 def test_export_last_exports_the_last(model: Path, pictures: Path, tmp_path: Path) -> None:
     chosen = {**WORSE, "train": {"steps": 6, "ema_decay": None}}
-    last = config(model, pictures, tmp_path / "run", **chosen, validation={"every": 1, "export": "last"})
+    last = config(model, pictures, tmp_path / "run", **chosen, export=None, validation={"every": 1, "export": "last"})
     result = finetune(last)
     assert result.validation is not None
     assert result.validation.exported_step == 6 != result.validation.best_step
@@ -248,7 +248,8 @@ def test_the_running_average_is_what_is_measured_and_exported(model: Path, pictu
     for decay in (None, 0.9):
         out = tmp_path / f"decay-{decay}"
         heard = Said()
-        finetune(config(model, pictures, out, train={"steps": 4, "ema_decay": decay}), progress=heard)
+        train, exports = {"steps": 4, "ema_decay": decay}, [{"kind": "peft"}]
+        finetune(config(model, pictures, out, train=train, export=exports), progress=heard)
         losses[decay] = measured(RunDir(out))
         assert any(("the running average" in text) == (decay is not None) for text in heard.texts if "step 4:" in text)
     assert losses[None][0] == losses[0.9][0]

@@ -36,6 +36,7 @@ def trained(folder: Path, drawings: Path, out: Path, encoder: bool) -> SD1Model:
         method={"kind": "autoencoder", "encoder": encoder},
         objective={"kind": "reconstruction"},
         train={"steps": 3, "ema_decay": None},
+        export=None,
     )
     result = finetune(config)
     assert result.step == 3

@@ -48,6 +48,7 @@ CASES = [
 
 def combination(method: str, precision: str, split: str, activations: str, out: Path, model: Path, data: Path) -> Any:
     objective = {"caption_dropout": 0.0} if "new word" in method else {}
+    saves_memory = (split, activations) != ("whole", "kept")
     return run_config(
         model,
         data,
@@ -65,6 +66,7 @@ def combination(method: str, precision: str, split: str, activations: str, out: 
             "precision": precision,
             "gradient_checkpointing": ACTIVATIONS[activations],
         },
+        export=[] if saves_memory else None,  # what is written depends on method and precision
     )
 
 
@@ -77,7 +79,7 @@ def test_it_trains_resumes_bit_for_bit_and_the_savings_change_no_number(
     result = finetune(whole)
     assert result.change is not None
     assert result.change > 0
-    assert result.exports
+    assert bool(result.exports) == (whole.export is None)
     broken = combination(*case, tmp_path / "broken", tiny_model, drawings)
     with pytest.raises(Interrupt):
         finetune(broken, progress=StopAt(2))
@@ -132,6 +134,7 @@ def dual_encoder(method: str, precision: str, activations: str, out: Path, model
             "precision": precision,
             "gradient_checkpointing": ACTIVATIONS[activations],
         },
+        export=[] if activations == "recomputed" else None,
     )
     return RunConfig.model_validate({**values, "model": {"kind": "clip", "path": str(model)}})
 
@@ -145,7 +148,7 @@ def test_a_dual_encoder_trains_resumes_bit_for_bit_and_saving_memory_changes_no_
     result = finetune(whole)
     assert result.change is not None
     assert result.change > 0
-    assert result.exports
+    assert bool(result.exports) == (whole.export is None)
     broken = dual_encoder(*case, tmp_path / "broken", tiny_clip, drawings)
     with pytest.raises(Interrupt):
         finetune(broken, progress=StopAt(result.step))
