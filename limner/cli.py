@@ -183,7 +183,15 @@ def demo(
     _exit_if_stopped(result.run)
 
 
-for command in (comparing.measure, comparing.blend, comparing.swap, reading.caption, reading.search, reading.score):
+for command in (
+    comparing.compare,
+    comparing.measure,
+    comparing.blend,
+    comparing.swap,
+    reading.caption,
+    reading.search,
+    reading.score,
+):
     app.command()(command)
 app.command("new-clip")(making.new_clip)
 

@@ -1,4 +1,4 @@
-"""What all pages of Limner share: one HTML file with its pictures inside, no network, no script, light and dark."""
+"""What all pages of Limner share: one HTML file with its pictures inside, no network, light and dark."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Rows = Sequence[tuple[str, str]]
+_THUMBNAIL = 128
+"""Pixels of the longer side of a picture that a model learned from."""
 
 
 def document(title: str, parts: Sequence[str], *, css: str = "") -> str:
@@ -57,6 +59,50 @@ def commands(rows: Rows) -> str:
     return f"<ol>{items}</ol>"
 
 
+def learned_from(ledger: Rows, pictures: Sequence[Image]) -> str:
+    """Returns what a model learned from: the ledger's rows and the pictures, small."""
+    small = "".join(f'<img src="{data_uri(smaller(one, _THUMBNAIL), "JPEG")}" alt="">' for one in pictures)
+    label = f"{len(pictures)} pictures of the set"
+    return (
+        f"<section><h2>What it learned from</h2>{table(ledger)}"
+        f'<div class="strip" role="img" aria-label="{label}">{small}</div></section>'
+    )
+
+
+def loss_curve(losses: Sequence[float]) -> str:
+    """Returns the loss over the steps, one at least, as SVG: each as a thin line, the running mean as a thick one."""
+    width, height, left, bottom = 720.0, 240.0, 72.0, 30.0
+    low, high = min(losses), max(losses)
+    span = (high - low) or 1.0
+
+    def point(index: float, loss: float) -> str:
+        x = left + (width - left - 8) * index / max(1, len(losses) - 1)
+        y = 8 + (height - bottom - 8) * (high - loss) / span
+        return f"{x:.1f},{y:.1f}"
+
+    thin, thick = (
+        " ".join(point(index, loss) for index, loss in enumerate(line)) for line in (losses, running_mean(losses))
+    )
+    words = f"Loss over {len(losses)} steps, {losses[0]:.3f} at the first, {losses[-1]:.3f} at the last"
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{words}">'
+        f'<path d="M{left:g} 8V{height - bottom:g}H{width - 8:g}"/>'
+        f'<polyline class="thin" points="{thin}"/><polyline class="thick" points="{thick}"/>'
+        f'<text x="{left - 6:g}" y="16" text-anchor="end">{high:.3f}</text>'
+        f'<text x="{left - 6:g}" y="{height - bottom:g}" text-anchor="end">{low:.3f}</text>'
+        f'<text x="{left:g}" y="{height - 8:g}">step 1</text>'
+        f'<text x="{width - 8:g}" y="{height - 8:g}" text-anchor="end">step {len(losses)}</text></svg>'
+        '<p class="small">Loss of each step (thin) and the mean over its neighbours (thick).</p>'
+    )
+
+
+def running_mean(losses: Sequence[float]) -> list[float]:
+    """Returns for each step the mean of the steps up to a twentieth of the run before and after it."""
+    reach = len(losses) // 20
+    windows = [losses[max(0, i - reach) : i + reach + 1] for i in range(len(losses))]
+    return [sum(window) / len(window) for window in windows]
+
+
 _CSS = """
 :root{--ground:#f6f4ef;--card:#fffdf8;--ink:#23201b;--soft:#6a6459;--line:#ddd6c8;--accent:#2d5d8a;--right:#1f6b3a;
 --wrong:#a8321f;--bar:#2d5d8a;--tint:#e9e3d6}
@@ -99,5 +145,7 @@ svg text{fill:currentColor;font-size:13px}
 ol{padding-left:1.4em}
 pre{background:var(--tint);border-radius:8px;padding:.7em .9em;margin:.4em 0 1em;overflow-x:auto;white-space:pre-wrap}
 code{font:.9rem/1.45 ui-monospace,"SF Mono",Consolas,monospace}
+.strip{display:grid;gap:6px;grid-template-columns:repeat(auto-fill,minmax(72px,1fr));margin-top:1em}
+.strip img{width:100%;height:auto;display:block;border-radius:5px}
 @media(max-width:600px){svg text{font-size:22px}tbody th{white-space:normal}}
 """

@@ -17,7 +17,7 @@ LAYERS = {
     "config": 3,
     "preflight": 4, "subject": 4, "class_pictures": 4, "resuming": 4, "session": 4, "run": 4,
     "drawing": 4, "measuring": 4, "blend_curve": 4, "inspect": 4, "builtin_make": 4, "judged": 4,
-    "demo": 4, "study": 4, "reading": 4, "swap": 4, "new_clip": 4,
+    "demo": 4, "study": 4, "reading": 4, "swap": 4, "new_clip": 4, "report": 4,
     "console": 5, "commands": 5, "cli": 5, "builtin_study": 5, "builtin_encoders": 5,
     "builtin_report": 5,
 }  # fmt: skip
@@ -25,7 +25,7 @@ SIDEWAYS = {("diffusion", "core"), ("methods", "models"), ("run", "session"), ("
 SIDEWAYS |= {("session", "preflight"), ("session", "class_pictures"), ("session", "resuming")}
 SIDEWAYS |= {("preflight", "measuring"), ("session", "measuring"), ("run", "measuring"), ("blend_curve", "measuring")}
 SIDEWAYS |= {("demo", "preflight"), ("demo", "run")}
-SIDEWAYS |= {("swap", "drawing")}
+SIDEWAYS |= {("swap", "drawing"), ("report", "session")}
 SIDEWAYS |= {("study", "run"), ("builtin_study", "console"), ("builtin_encoders", "console")}
 SIDEWAYS |= {("preflight", "subject"), ("class_pictures", "preflight")}
 SIDEWAYS |= {("cli", "commands"), ("commands", "console")}

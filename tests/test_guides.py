@@ -127,7 +127,7 @@ def on_tiny_model(words: list[str]) -> list[str]:
     words = [re.sub(rf"^({re.escape(SD14)}|builtin)$", "model", word).replace("=builtin", "=model") for word in words]
     if words[1] in ("generate", "swap"):
         return [*words, "--steps", "2", "--size", "64x64"]
-    if words[1] == "inspect":
+    if words[1] in ("inspect", "compare"):
         return words
     size = "images={resolution: 64, bucket_step: 32}"
     return [

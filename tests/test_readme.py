@@ -69,12 +69,13 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
 
 
 def test_the_commands_run_as_they_stand_on_a_small_model(user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(commands()) == 3
+    assert len(commands()) == 4
     for command in commands():
         words = shlex.split(
             command.replace("path/to/photos", "photos").replace("CompVis/stable-diffusion-v1-4", "model")
         )
-        extra = ["--steps", "2", "--size", "64x64"] if words[1] == "generate" else SMALLER
+        smaller = {"generate": ["--steps", "2", "--size", "64x64"], "compare": []}
+        extra = smaller.get(words[1], SMALLER)
         code, printed = run([*words, *extra], monkeypatch)
         assert code == 0, printed
     assert list((user_folder / "drawings").glob("*.png"))

@@ -1,4 +1,4 @@
-"""The commands measure, blend and swap: a tuned model beside its base, in numbers and in pictures."""
+"""The commands compare, measure, blend and swap: a tuned model beside its base, in numbers and in pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,42 @@ import typer
 from limner.commands.shown import shown
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines for machines instead of bars and tables.")]
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
+    step: Annotated[
+        list[int] | None, typer.Option(help="Step of a checkpoint; several may be given. Unset: all that are kept.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="What to draw beside the recipe's samples; several may be given.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Pictures per prompt.", min=1)] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the page, the pictures and report.json; unset: RUN/report.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps; empty: the run's own.")] = "",
+    json_lines: Json = False,
+) -> None:
+    """Compare a run's base model with its checkpoints: losses, pictures, what it came to, which one to keep."""
+    from limner.console import JsonProgress
+    from limner.report import compare as compare_run
+
+    with shown(json_lines) as progress:
+        found = compare_run(
+            run,
+            steps=step or [],
+            prompts=prompt or [],
+            count=count,
+            out=out,
+            device=device,
+            progress=progress,
+        )
+        if isinstance(progress, JsonProgress):
+            progress.event("result", found.as_dict())
+        else:
+            progress.table("what it came to", found.rows())
+            print(found.page)  # the result: on standard output
 
 
 def measure(

@@ -73,6 +73,10 @@ class RunDir:
         return self.path / "metrics_report"
 
     @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    @property
     def best(self) -> Path:
         return self.path / "best.json"
 

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 
 from limner.builtin.scoring import Share
 from limner.demo.judging import Goal, Judged
-from limner.page import Rows, commands, data_uri, document, header, smaller, table
+from limner.page import Rows, commands, data_uri, document, header, learned_from, loss_curve, table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-THUMBNAIL = 128
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def render(page: Page) -> str:
     parts = [
         header(page.title, page.about),
         _measured(page.measures),
-        _learned_from(page),
+        learned_from(page.ledger, page.pictures),
         *_sections(page.pairs),
         _training(page),
         _next(page),
@@ -166,15 +164,6 @@ def _figure(when: str, image: Image, prompt: str, judged: Judged | None) -> str:
     )
 
 
-def _learned_from(page: Page) -> str:
-    pictures = "".join(f'<img src="{data_uri(smaller(p, THUMBNAIL), "JPEG")}" alt="">' for p in page.pictures)
-    label = f"{len(page.pictures)} pictures of the set"
-    return (
-        f"<section><h2>What it learned from</h2>{table(page.ledger)}"
-        f'<div class="strip" role="img" aria-label="{label}">{pictures}</div></section>'
-    )
-
-
 # ----------------------------------------------------------------------------------------------- the run and the rest
 def _training(page: Page) -> str:
     return f"<section><h2>The training</h2>{loss_curve(page.losses)}{table(page.settings)}</section>"
@@ -185,40 +174,6 @@ def _next(page: Page) -> str:
         f"<section><h2>Next, with your own pictures</h2>{commands(page.commands)}</section>"
         f"<section><h2>The files</h2>{table(page.files)}</section>"
     )
-
-
-def loss_curve(losses: Sequence[float]) -> str:
-    """Returns the loss over the steps as SVG: each step's as a thin line, the running mean as a thick one."""
-    width, height, left, bottom = 720.0, 240.0, 72.0, 30.0
-    low, high = min(losses), max(losses)
-    span = (high - low) or 1.0
-
-    def point(index: float, loss: float) -> str:
-        x = left + (width - left - 8) * index / max(1, len(losses) - 1)
-        y = 8 + (height - bottom - 8) * (high - loss) / span
-        return f"{x:.1f},{y:.1f}"
-
-    thin, thick = (
-        " ".join(point(index, loss) for index, loss in enumerate(line)) for line in (losses, running_mean(losses))
-    )
-    words = f"Loss over {len(losses)} steps, {losses[0]:.3f} at the first, {losses[-1]:.3f} at the last"
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{words}">'
-        f'<path d="M{left:g} 8V{height - bottom:g}H{width - 8:g}"/>'
-        f'<polyline class="thin" points="{thin}"/><polyline class="thick" points="{thick}"/>'
-        f'<text x="{left - 6:g}" y="16" text-anchor="end">{high:.3f}</text>'
-        f'<text x="{left - 6:g}" y="{height - bottom:g}" text-anchor="end">{low:.3f}</text>'
-        f'<text x="{left:g}" y="{height - 8:g}">step 1</text>'
-        f'<text x="{width - 8:g}" y="{height - 8:g}" text-anchor="end">step {len(losses)}</text></svg>'
-        '<p class="small">Loss of each step (thin) and the mean over its neighbours (thick).</p>'
-    )
-
-
-def running_mean(losses: Sequence[float]) -> list[float]:
-    """Returns for each step the mean of the steps up to a twentieth of the run before and after it."""
-    reach = len(losses) // 20
-    windows = [losses[max(0, i - reach) : i + reach + 1] for i in range(len(losses))]
-    return [sum(window) / len(window) for window in windows]
 
 
 _CSS = """
@@ -232,8 +187,6 @@ background:linear-gradient(var(--tint) 8px,transparent 0)}
 .bar i{left:0;top:0;height:8px;background:var(--bar)}
 .bar b{bottom:0;height:3px;background:var(--soft)}
 .after .tag{color:var(--accent)}
-.strip{display:grid;gap:6px;grid-template-columns:repeat(auto-fill,minmax(72px,1fr));margin-top:1em}
-.strip img{width:100%;height:auto;display:block;border-radius:5px}
 @media(max-width:600px){.measures thead{display:none}.measures tr,.measures th,.measures td{display:block;border:0;
 padding:.15em 0}.measures tr{border-bottom:1px solid var(--line);padding:.7em 0}
 .measures td:nth-of-type(1)::before{content:"before "}.measures td:nth-of-type(2)::before{content:"after "}

@@ -12,6 +12,7 @@ from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import write_atomic, write_json
 from limner.drawing import load_model, parse_size
+from limner.evaluation.change import pixel_change
 from limner.models.schedulers import check_scheduler_name
 from limner.models.text_encoder import TextEncoder, names_blend, parse_text_encoder
 from limner.page import Rows
@@ -215,14 +216,6 @@ def _draw(
         images.append(picture.image)
         progress.stage(f"pictures {folder.name}", number + 1, total)
     return files, images
-
-
-def pixel_change(before: Image, after: Image) -> float:
-    """Returns the mean absolute difference of two pictures of one size, as a share of the range of a colour."""
-    import numpy as np
-
-    one, other = (np.asarray(image.convert("RGB"), dtype=np.float64) for image in (before, after))
-    return float(np.abs(one - other).mean() / 255)
 
 
 # -------------------------------------------------------------------------------------------------------- how to go on

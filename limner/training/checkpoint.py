@@ -125,6 +125,12 @@ def _refuse_other_groups(folder: Path, saved: list[dict[str, Any]], now: list[di
         )
 
 
+def saved_identity(folder: Path) -> Identity:
+    """Returns what a checkpoint says must stay the same for it to be continued."""
+    identity: Identity = _read_state(folder)["identity"]
+    return identity
+
+
 def load_weights(folder: Path, state: TrainState) -> None:
     """Puts the weights of another checkpoint of the same run, and their averages, into ``state``: no more training."""
     files = _read_state(folder)["files"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -92,23 +92,32 @@ class HeldOut:
     draws: int
     batch_size: int
     """What a contrastive loss compares at once."""
+    captions: Mapping[str, str] | None = None
+    """A caption by the id of each picture, in place of its own."""
 
     def measure(self, on_progress: Callable[[int, int], None]) -> Losses:
-        """Returns the losses of the model as it is; leaves no trace in it. Raises NonFiniteError with the picture."""
-        losses: list[list[float]] = [[] for _ in range(self.draws)]
-        done = 0
+        """Returns the means of :meth:`by_picture`."""
+        drawn = list(zip(*self.by_picture(on_progress).values(), strict=True))
+        means = [math.fsum(values) / len(values) for values in drawn]
+        return Losses(math.fsum(means) / len(means), tuple(means) if self.objective.kind == "denoising" else ())
+
+    def by_picture(self, on_progress: Callable[[int, int], None]) -> dict[str, list[float]]:
+        """Returns the losses of each picture by its id, one for each draw, the least noisy first.
+
+        The model is measured as it is, and no trace is left in it. Raises NonFiniteError with the picture.
+        """
+        losses: dict[str, list[float]] = {}
         # the objective says itself what runs in half precision, as while training; the rest is float32
         with evaluating(self.feed.model.networks.values()), in_float32(self.feed.precision.device):
             for group in self.batches():
                 batch = self.feed.batch(group)
-                for draw, values in enumerate(losses[: self._repetitions]):
+                for draw in range(self._repetitions):
                     found = self._losses(batch, draw).tolist()
                     _refuse_non_finite(batch.ids, found)
-                    values += found
-                done += len(batch)
-                on_progress(done, len(self.pictures))
-        means = [math.fsum(values) / len(values) for values in losses[: self._repetitions]]
-        return Losses(math.fsum(means) / len(means), tuple(means) if self.objective.kind == "denoising" else ())
+                    for name, loss in zip(batch.ids, found, strict=True):
+                        losses.setdefault(name, []).append(loss)
+                on_progress(len(losses), len(self.pictures))
+        return losses
 
     @property
     def _repetitions(self) -> int:
@@ -116,12 +125,17 @@ class HeldOut:
 
     def batches(self) -> list[list[Visit]]:
         """Returns what is computed at once; for a contrastive loss fixed batches of about one size."""
-        visits = [_visit(picture, self.feed.caption_tools.fixed(picture.example)) for picture in self.pictures]
+        visits = [_visit(picture, self.caption(picture)) for picture in self.pictures]
         if self.objective.kind != "contrastive":
             return micro_batches(visits, self.feed.micro_batch_size)
         mixed = sorted(visits, key=lambda one: example_seed(self.feed.seed, 0, f"validation {one.picture.example.id}"))
         count = max(1, min(math.ceil(len(mixed) / self.batch_size), len(mixed) // 2))
         return [mixed[number::count] for number in range(count)]
+
+    def caption(self, picture: Prepared) -> str:
+        """Returns the caption with which a picture is measured."""
+        own = self.feed.caption_tools.fixed(picture.example)
+        return own if self.captions is None else self.captions[picture.example.id]
 
     def _losses(self, batch: Batch, draw: int) -> Tensor:
         """Returns the unweighted loss of each picture, [B] float32."""

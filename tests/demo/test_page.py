@@ -4,14 +4,13 @@ import base64
 import io
 import re
 from dataclasses import replace
-from html import unescape
 
 import pytest
 from PIL import Image
 
 from limner.builtin.scoring import Share
 from limner.demo.judging import Goal, Judged, Verdict
-from limner.demo.page import Measure, Page, Pair, in_words, loss_curve, percent, render, running_mean
+from limner.demo.page import Measure, Page, Pair, in_words, percent, render
 from limner.page import data_uri
 from tests.elements import Elements
 
@@ -118,21 +117,3 @@ def test_pictures_stand_under_their_headings() -> None:
 def test_whole_percents_never_round_to_none_or_all(right: int, asked: int, shown: str) -> None:
     assert percent(Share(right, asked)) == shown
     assert f"{right} of {asked}" in in_words(Share(right, asked))
-
-
-def test_the_loss_curve_has_a_point_for_each_step_and_lower_is_lower() -> None:
-    svg = loss_curve([1.0, 0.5, 0.25])
-    thin, thick = re.findall(r'points="([^"]*)"', svg)
-    heights = [float(point.partition(",")[2]) for point in thin.split()]
-    assert heights == sorted(heights)
-    assert len(thick.split()) == 3
-    assert "Loss over 3 steps, 1.000 at the first, 0.250 at the last" in unescape(svg)
-    assert loss_curve([0.5])
-
-
-def test_the_running_mean_keeps_a_constant_and_smooths_a_jump() -> None:
-    assert running_mean([2.0] * 40) == [2.0] * 40
-    jump = running_mean([0.0] * 20 + [1.0] * 20)
-    assert jump[0] == 0
-    assert jump[-1] == 1
-    assert 0 < jump[19] < jump[20] < 1

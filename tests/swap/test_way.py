@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from limner.core.errors import UserError
+from limner.evaluation.change import pixel_change
 from limner.evaluation.hidden_states import measure_move
 from limner.evaluation.picture import read_picture
 from limner.models.sd1 import SD1
 from limner.models.text_encoder import TextEncoder
 from limner.swap import SwapResult, swap
-from limner.swap.way import pixel_change
 from tests.elements import Elements
 from tests.tiny import save_tiny, save_tiny_clip
 

@@ -1,0 +1,224 @@
+"""The page of ``limner compare``: what to keep and why, the numbers, before and after under one slider, the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from limner.page import Rows, data_uri, document, header, learned_from, loss_curve, smaller, table
+from limner.report.evidence import HELD_OUT, LEARNED, Compared, Evidence, Worth
+from limner.report.prompts import GROUPS, Group
+from limner.report.verdict import Recommendation, Verdict
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIDE = 384
+"""Pixels of the longer side of a picture on the page."""
+_AS_PNG = 256  # larger pictures go into the page as JPEG; the whole ones lie beside it
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One prompt's picture by the base model and by the shown checkpoint, from the same noise."""
+
+    group: Group
+    prompt: str
+    seed: int
+    before: Image
+    after: Image
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page shows."""
+
+    run: str
+    model: str
+    shown: int
+    """The step of the checkpoint whose pictures stand beside the base's."""
+    pairs: tuple[Pair, ...]
+    result: tuple[Evidence, ...]
+    verdicts: tuple[Verdict, ...]
+    recommendation: Recommendation
+    by_timestep: Mapping[str, Mapping[str, Sequence[float]]]
+    drift: Mapping[str, Mapping[str, float]]
+    steps: tuple[tuple[int, float, float], ...]
+    """Of each step that was taken: its number, loss and learning rate."""
+    seconds: float
+    """That the steps took."""
+    pictures: tuple[Image, ...]
+    """Some of those that were learned from."""
+    ledger: Rows
+    settings: Rows
+    environment: Rows
+
+
+def render(page: Page) -> str:
+    """Returns the page as HTML."""
+    title = "What the training changed"
+    about = f"{page.model}, before and after the run {page.run}: the same prompts, the same noise."
+    parts = [
+        header(title, about),
+        _verdict(page),
+        _numbers(page),
+        *_sections(page),
+        _timesteps(page),
+        learned_from(page.ledger, page.pictures),
+        _training(page),
+    ]
+    return document(title, parts, css=_CSS)
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+def _verdict(page: Page) -> str:
+    best = page.recommendation
+    keep = f"step {best.step}" if best.step is not None else "the base model"
+    return (
+        f'<section class="verdict"><h2>Keep {keep}: {escape(best.verdict.name)}</h2>'
+        f"<p>{escape(best.reason)}.</p><p>Why: {escape(best.verdict.reason)}.</p><p>{escape(best.verdict.advice)}</p>"
+        "</section>"
+    )
+
+
+def _numbers(page: Page) -> str:
+    head = (
+        "<thead><tr>"
+        + "".join(
+            f'<th scope="col">{name}</th>'
+            for name in ("checkpoint", "loss, learned from", "loss, held out", "worth of a caption", "which means")
+        )
+        + "</tr></thead>"
+    )
+    rows = "".join(
+        f'<tr><th scope="row">step {one.step}</th>{_cell(one.learned)}{_cell(one.held_out)}{_worth(one.worth)}'
+        f"<td><strong>{escape(verdict.name)}</strong></td></tr>"
+        for one, verdict in zip(page.result, page.verdicts, strict=True)
+    )
+    first = page.result[0]
+    counts = f"{first.learned.pictures} pictures that it learned from"
+    counts += f" and {first.held_out.pictures} that were held out" if first.held_out else "; none was held out"
+    return (
+        f'<section class="wide"><h2>The numbers</h2><p>The denoising loss on {counts}, with the same noise and '
+        "timesteps for every model. The worth of a caption is by how much a picture's own caption lowers its loss "
+        "against the caption of another picture. Losses are shown as changes from the base model; the numbers behind "
+        "each are its 95 % interval (bootstrap over pictures).</p>"
+        f'<div class="scroll"><table class="numbers">{head}<tbody>{rows}</tbody>'
+        "</table></div></section>"
+    )
+
+
+def _cell(compared: Compared | None) -> str:
+    if compared is None:
+        return '<td><span class="small">not measured</span></td>'
+    change = compared.change
+    noise = '<span class="small">within the noise</span>' if change.within_noise else ""
+    return (
+        f"<td><strong>{change.value:+.4f}</strong> <span>{change.low:+.4f} to {change.high:+.4f}</span>"
+        f'<span class="small">{compared.base:.4f} before, {compared.tuned:.4f} after</span>{noise}</td>'
+    )
+
+
+def _worth(worth: Worth | None) -> str:
+    if worth is None:
+        return '<td><span class="small">not measured: all captions are the same</span></td>'
+    value, low, high = worth.tuned
+    nothing = "" if worth.shown else '<span class="small">not above 0 beyond the noise</span>'
+    return (
+        f"<td><strong>{value:.4f}</strong> <span>{low:.4f} to {high:.4f}</span>"
+        f'<span class="small">{worth.base[0]:.4f} before; pictures: {escape(worth.part)}</span>{nothing}</td>'
+    )
+
+
+def _timesteps(page: Page) -> str:
+    """Returns the losses of equal parts of the timesteps as a table: a row for each model and part of the pictures."""
+    parts = len(next(iter(next(iter(page.by_timestep.values())).values())))
+    head = "".join(f'<th scope="col">{number + 1} of {parts}</th>' for number in range(parts))
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name.replace("_", " "))}, {part}</th>'
+        + "".join(f"<td>{loss:.4f}</td>" for loss in of[part])
+        + "</tr>"
+        for part in (LEARNED, HELD_OUT)
+        for name, of in page.by_timestep.items()
+        if part in of
+    )
+    return (
+        "<section><h2>Loss by noise</h2><p>The least noisy part of the timesteps is the first: there the texture is "
+        "settled, in the last the layout.</p>"
+        f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">model, pictures</th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- pictures
+def _sections(page: Page) -> list[str]:
+    moved = page.drift[f"step_{page.shown:06d}"]
+    sections = []
+    for group, pairs in groupby(page.pairs, key=lambda pair: pair.group):
+        articles = "".join(_pair(pair, page.shown) for pair in pairs)
+        sections.append(
+            f'<section class="wide"><h2>{escape(GROUPS[group])}</h2><p>Pixels moved by {100 * moved[group]:.1f} % of '
+            f'their range, on average.</p><div class="pairs">{articles}</div></section>'
+        )
+    return sections
+
+
+def _pair(pair: Pair, step: int) -> str:
+    """Returns a prompt's two pictures on each other; the slider says how much of the later one is seen."""
+    alternatives = [f"{when}, for: {pair.prompt}" for when in ("The base model", f"Step {step}")]
+    before, after = (
+        f'<img class="{name}" src="{_shown(image)}" width="{image.width}" height="{image.height}" alt="{escape(text)}">'
+        for name, image, text in zip(("before", "after"), (pair.before, pair.after), alternatives, strict=True)
+    )
+    label = escape(f"How much of step {step} is seen, for: {pair.prompt}")
+    return (
+        f'<article><h3>{escape(pair.prompt)}</h3><div class="slider">{before}{after}'
+        f'<input type="range" min="0" max="100" value="50" aria-label="{label}" '
+        "oninput=\"this.parentNode.style.setProperty('--seen',this.value+'%')\"></div>"
+        f'<p class="ends"><span>step {step}</span><span>base</span></p><p class="small">seed {pair.seed}</p></article>'
+    )
+
+
+def _shown(image: Image) -> str:
+    small = smaller(image, SIDE)
+    return data_uri(small, "PNG" if max(image.size) <= _AS_PNG else "JPEG")
+
+
+# ------------------------------------------------------------------------------------------------------------- the run
+def _training(page: Page) -> str:
+    taken = [("steps", f"{len(page.steps):,} in {_duration(page.seconds)}")]
+    curves = ""
+    if page.steps:
+        curves = loss_curve([loss for _, loss, _ in page.steps])
+        taken.append(
+            ("learning rate", f"{max(lr for _, _, lr in page.steps):.2g} at most, {page.steps[-1][2]:.2g} last")
+        )
+    return f"<section><h2>The training</h2>{curves}{table([*taken, *page.settings, *page.environment])}</section>"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+_CSS = """
+.verdict h2{font-size:1.7rem;margin-top:1em}
+.verdict p{margin:.3em 0}
+.numbers td{white-space:nowrap;font-variant-numeric:tabular-nums}
+.numbers th{white-space:nowrap;overflow-wrap:normal}
+.numbers td .small{display:block}
+.slider{--seen:50%;position:relative;line-height:0;border-radius:8px;overflow:hidden;background:var(--tint)}
+.slider img{display:block;width:100%;height:auto}
+.slider .after{position:absolute;inset:0;clip-path:inset(0 calc(100% - var(--seen)) 0 0)}
+.slider::after{content:"";position:absolute;top:0;bottom:0;left:var(--seen);width:2px;margin-left:-1px;
+background:var(--card);box-shadow:0 0 3px #0009;pointer-events:none}
+.slider input{position:absolute;inset:0;width:100%;height:100%;margin:0;opacity:0;cursor:ew-resize}
+.slider:focus-within{outline:3px solid var(--accent)}
+.ends{display:flex;justify-content:space-between;margin:.4em 0 0;font-size:.85rem;font-weight:600;color:var(--soft)}
+.pairs{grid-template-columns:repeat(auto-fill,minmax(min(100%,280px),1fr))}
+"""

@@ -1,0 +1,360 @@
+"""A run's base model and its checkpoints beside each other: drawn, measured, judged, and put on a page."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import random
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limner.config import RunConfig, load_config
+from limner.core.errors import UserError
+from limner.core.progress import Progress, Silent
+from limner.core.rundir import RunDir, read_metrics, write_atomic, write_json
+from limner.evaluation.change import pixel_change
+from limner.report.evidence import MOST_PICTURES as MOST_MEASURED
+from limner.report.evidence import Evidence, PartLosses, measure_parts, parts_of, weigh
+from limner.report.page import Page, Pair, render
+from limner.report.prompts import Asked, asked
+from limner.report.verdict import Recommendation, Verdict, judge, recommend, told_worth
+from limner.session import Session, fitting, open_session
+from limner.training.objectives import ObjectiveConfig
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from limner.training.validation import HeldOut
+
+PAGE, RECORD, PICTURES = "index.html", "report.json", "pictures"
+BASE = "base"
+_SHOWN = 24
+"""Pictures of those that were learned from that stand on the page."""
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """What a comparison came to."""
+
+    page: Path
+    recommendation: Recommendation
+    evidence: tuple[Evidence, ...]
+    """Of each checkpoint, in the order of the steps."""
+    verdicts: tuple[Verdict, ...]
+    by_timestep: Mapping[str, Mapping[str, Sequence[float]]]
+    """Of each model and part of the pictures: the losses of equal parts of the timesteps, the least noisy first."""
+    drift: Mapping[str, Mapping[str, float]]
+    """Of each checkpoint and group of prompts: the mean absolute difference of a pixel from the base model's picture,
+    as a share of the range of a colour."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the same as plain values, for JSON."""
+        best = self.recommendation
+        return {
+            "page": str(self.page),
+            "keep": {"step": best.step, "verdict": best.verdict.name, "reason": best.reason},
+            "checkpoints": [
+                {**evidence.as_dict(), "verdict": dataclasses.asdict(verdict)}
+                for evidence, verdict in zip(self.evidence, self.verdicts, strict=True)
+            ],
+            "losses_by_timestep": self.by_timestep,
+            "pixels_moved": self.drift,
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Returns labels and values for people: each checkpoint's numbers, what they mean, and what to keep."""
+        found = []
+        for evidence, verdict in zip(self.evidence, self.verdicts, strict=True):
+            found.append((f"step {evidence.step}", f"{verdict.name}: {verdict.reason}"))
+            if evidence.worth is not None:
+                found.append(("", f"a caption is worth {told_worth(evidence.worth)}"))
+        return [*found, ("keep", self.recommendation.reason), ("advice", self.recommendation.verdict.advice)]
+
+
+def compare(
+    run: Path,
+    *,
+    steps: Sequence[int] = (),
+    prompts: Sequence[str] = (),
+    count: int = 1,
+    out: Path | None = None,
+    device: str = "",
+    progress: Progress | None = None,
+) -> CompareResult:
+    """Compares a run's base model with its checkpoints on the same prompts, noise, sampler, precision and pictures.
+
+    ``steps`` are those of the checkpoints, unset all that are kept; ``prompts`` are drawn beside the recipe's,
+    ``count`` pictures of each; ``device`` is used in place of the recipe's. The page, report.json and the pictures go
+    into ``out``, by default RUN/report; an older report there is replaced. Raises UserError where the run, its base
+    model or its pictures are not there any more.
+    """
+    progress = progress or Silent()
+    config, rundir, chosen = _what(run, steps, device)
+    folder = out or rundir.report
+    _refuse_strange(folder)
+    session = open_session(config, rundir, _Beginning(progress))
+    _refuse_other_base(session, rundir, chosen, progress)
+    wanted = asked(config, session.ledger, session.feed.caption_tools, _unrelated(session), prompts)
+    parts = parts_of(*_parts(session, config.objective))
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    images: dict[str, list[Image]] = {}
+    losses: dict[str, dict[str, PartLosses]] = {}
+    for name, at in ((BASE, None), *((f"step_{step:06d}", step) for step in chosen)):
+        with _weights_of(session, rundir, at):
+            losses[name] = measure_parts(parts, name, progress)
+            images[name] = _draw(config, session, wanted, count, part / PICTURES / name, progress)
+    evidence = weigh(losses[BASE], {step: losses[f"step_{step:06d}"] for step in chosen})
+    result = CompareResult(
+        page=folder / PAGE,
+        recommendation=recommend(evidence),
+        evidence=evidence,
+        verdicts=tuple(judge(one) for one in evidence),
+        by_timestep={name: {part: one.by_timestep() for part, one in of.items()} for name, of in losses.items()},
+        drift=_drift(images, wanted, count),
+    )
+    page = _page(config, rundir, session, result, wanted, images, count)
+    write_json(part / RECORD, result.as_dict())
+    write_atomic(part / PAGE, render(page).encode())
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    return result
+
+
+class _Beginning(Silent):
+    """Passes on what is wrong and how far the model's loading is; the plan of a run that is over is of no use."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def warn(self, text: str) -> None:
+        """Passes it on."""
+        self._progress.warn(text)
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Passes it on."""
+        self._progress.stage(name, done, total)
+
+
+# ----------------------------------------------------------------------------------------------------- what is compared
+def _what(run: Path, steps: Sequence[int], device: str) -> tuple[RunConfig, RunDir, list[int]]:
+    """Returns the run's config, its folder, and the steps of the checkpoints that are compared."""
+    rundir = RunDir(run)
+    if not rundir.config.is_file():
+        raise UserError(f"{str(run)!r} is no run folder.", where="RUN", fix="Name the folder of a run.")
+    config = load_config(rundir.config)
+    if config.model.kind != "sd1" or config.objective.kind != "denoising":
+        raise UserError(
+            f"is a run of {config.model.kind!r} with the objective {config.objective.kind!r}, which learns no "
+            "pictures of prompts.",
+            where=str(run),
+            fix="A run of CLIP is compared by limner measure.",
+        )
+    kept = [step for step in rundir.checkpoint_steps() if step > 0]
+    missing = sorted(set(steps) - set(kept))
+    if not kept or missing:
+        there = ", ".join(map(str, kept)) or "none"
+        said = f"has no checkpoint of step {missing[0]}" if missing else "has no checkpoint of a step that was taken"
+        raise UserError(
+            f"{said}; there are: {there}.",
+            where=str(run),
+            fix="train.keep_checkpoints says how many stay." if kept else "Let it train first.",
+        )
+    if device:
+        config = config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
+    return config, rundir, sorted(set(steps)) or kept
+
+
+def _refuse_strange(folder: Path) -> None:
+    """Refuses to replace a folder that is no older report."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).is_file())):
+        raise UserError(f"{str(folder)!r} is there and is no report.", where="--out", fix="Choose a new folder.")
+
+
+def _refuse_other_base(session: Session, rundir: RunDir, steps: Sequence[int], progress: Progress) -> None:
+    """Raises UserError where the base model is not that of the checkpoints, and tells where the pictures are not."""
+    from limner.training.checkpoint import saved_identity
+
+    for step in steps:
+        saved = saved_identity(rundir.checkpoint(step))
+        changed = [
+            key for key in (saved.keys() | session.identity.keys()) if saved.get(key) != session.identity.get(key)
+        ]
+        if base := sorted(key for key in changed if key.startswith("base.")):
+            raise UserError(
+                f"the base model is not the one that step {step} was trained from ({', '.join(base)} differ).",
+                where="model.path",
+                fix="Bring the old model back.",
+            )
+        if {"data", "held_out"} & set(changed):
+            progress.warn(f"the pictures are not those that step {step} learned from; its losses are on today's")
+
+
+def _unrelated(session: Session) -> Sequence[str]:
+    from limner.evaluation.hidden_states import fitting_prompts
+
+    return fitting_prompts(fitting(session.model).tokenizer)[1]
+
+
+def _parts(session: Session, objective: ObjectiveConfig) -> tuple[HeldOut, HeldOut | None]:
+    """Returns the pictures that were learned from, some where there are many, and those that were held out."""
+    from limner.training.validation import HeldOut, Validation
+
+    subject = sorted(
+        (one for one in session.ledger.prepared if one.example.role == "instance"), key=lambda one: one.example.id
+    )
+    some = random.Random(session.feed.seed).sample(subject, min(MOST_MEASURED, len(subject)))
+    held_out = None if session.watch is None else session.watch.held_out
+    learned = HeldOut(
+        pictures=tuple(some),
+        objective=objective,
+        feed=session.feed,
+        draws=Validation().draws if held_out is None else held_out.draws,
+        batch_size=session.feed.order.batch_size,
+    )
+    return learned, held_out
+
+
+@contextlib.contextmanager
+def _weights_of(session: Session, rundir: RunDir, step: int | None) -> Iterator[None]:
+    """Puts the weights of a checkpoint in place, its running average where there is one; None: the base's.
+
+    A method begins as the base: an adapter adds nothing before its first update, other weights are the base's own.
+    """
+    from limner.training.checkpoint import load_weights
+
+    if step is None:
+        yield
+        return
+    load_weights(rundir.checkpoint(step), session.state)
+    with session.tuned_weights():
+        yield
+
+
+# -------------------------------------------------------------------------------------------------------- the pictures
+def _draw(
+    config: RunConfig, session: Session, wanted: Sequence[Asked], count: int, folder: Path, progress: Progress
+) -> list[Image]:
+    """Draws ``count`` pictures of each prompt with the weights in place, as samples are drawn, into ``folder``."""
+    from limner.evaluation.generate import GenerateRequest, generate
+    from limner.evaluation.picture import save_picture
+
+    folder.mkdir(parents=True)
+    side = config.images.resolution
+    request = GenerateRequest(
+        prompts=tuple(one.prompt for one in wanted),
+        negative=config.samples.negative,
+        seed=config.samples.seed,
+        spread=True,
+        steps=config.samples.steps,
+        guidance=config.samples.guidance,
+        scheduler=config.samples.scheduler,
+        count=count,
+        size=config.samples.size or (side, side),
+    )
+    images: list[Image] = []
+    told: set[str] = set()
+    with session.precision.autocast():
+        for picture in generate(fitting(session.model), request):
+            save_picture(picture, folder / f"{len(images):03d}.png")
+            images.append(picture.image)
+            for warning in set(picture.warnings) - told if folder.name == BASE else ():
+                progress.warn(warning)
+                told.add(warning)
+            progress.stage(f"pictures, {folder.name}", len(images), len(wanted) * count)
+    return images
+
+
+def _drift(images: Mapping[str, Sequence[Image]], wanted: Sequence[Asked], count: int) -> dict[str, dict[str, float]]:
+    """Returns how far the pictures of each checkpoint are from the base's, by the group of their prompts."""
+    groups = [one.group for one in wanted for _ in range(count)]
+    found: dict[str, dict[str, float]] = {}
+    for name, drawn in images.items():
+        if name == BASE:
+            continue
+        by_group: dict[str, list[float]] = {}
+        for group, base, tuned in zip(groups, images[BASE], drawn, strict=True):
+            by_group.setdefault(group, []).append(pixel_change(base, tuned))
+        found[name] = {group: sum(changes) / len(changes) for group, changes in by_group.items()}
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+def _page(
+    config: RunConfig,
+    rundir: RunDir,
+    session: Session,
+    result: CompareResult,
+    wanted: Sequence[Asked],
+    images: Mapping[str, Sequence[Image]],
+    count: int,
+) -> Page:
+    shown = result.recommendation.step or result.evidence[-1].step
+    pairs = [
+        Pair(
+            group=one.group,
+            prompt=one.prompt,
+            seed=config.samples.seed + place * count + number,
+            before=images[BASE][place * count + number],
+            after=images[f"step_{shown:06d}"][place * count + number],
+        )
+        for place, one in enumerate(wanted)
+        for number in range(count)
+    ]
+    lines = read_metrics(rundir.metrics)
+    return Page(
+        run=str(rundir.path),
+        model=session.model.source.name,
+        shown=shown,
+        pairs=tuple(pairs),
+        result=result.evidence,
+        verdicts=result.verdicts,
+        recommendation=result.recommendation,
+        by_timestep=result.by_timestep,
+        drift=result.drift,
+        steps=tuple((line["step"], line["loss"], line["lr"]) for line in lines),
+        seconds=sum(line.get("seconds", 0.0) for line in lines),
+        pictures=_thumbnails(session, config),
+        ledger=session.ledger.summary(),
+        settings=_settings(config),
+        environment=_environment(rundir),
+    )
+
+
+def _thumbnails(session: Session, config: RunConfig) -> tuple[Image, ...]:
+    from limner.data.image import decode
+
+    subject = [one for one in session.ledger.prepared if one.example.role == "instance"]
+    return tuple(
+        decode(
+            one.example.image.read(), background=config.images.background_rgb, max_pixels=config.images.max_pixels
+        ).image
+        for one in subject[:_SHOWN]
+    )
+
+
+def _settings(config: RunConfig) -> tuple[tuple[str, str], ...]:
+    samples, train = config.samples, config.train
+    return (
+        ("method", json.dumps(config.method.model_dump(mode="json", exclude_defaults=True))),
+        ("optimizer", json.dumps(config.optimizer.model_dump(mode="json", exclude_defaults=True))),
+        ("schedule", f"{config.schedule.kind}, {config.schedule.warmup_steps} steps of warm-up"),
+        ("batch", f"{train.batch_size} pictures a step"),
+        (
+            "drawn with",
+            f"{samples.steps} denoising steps, guidance {samples.guidance:g}, "
+            f"{samples.scheduler or 'the model’s own sampler'}, seeds from {samples.seed}",
+        ),
+    )
+
+
+def _environment(rundir: RunDir) -> tuple[tuple[str, str], ...]:
+    try:
+        found = json.loads(rundir.environment.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return ()
+    return tuple((str(key), str(value)) for key, value in found.items()) if isinstance(found, dict) else ()
