@@ -74,13 +74,13 @@ class Session:
 def open_session(config: RunConfig, rundir: RunDir, progress: Progress) -> Session:
     from limner.training.precision import choose_device, choose_precision
 
-    draw_class_pictures(config, progress)
+    loaded = draw_class_pictures(config, progress)
     planned = plan(config, progress=progress)
     ledger, steps = planned.ledger, planned.steps
     progress.table("plan", planned.rows)
     precision = choose_precision(config.train.precision, choose_device(config.train.device))
     progress.stage("model", 0, 1)
-    model = config.model.load()
+    model = loaded or config.model.load()
     for notice in model.notices:
         progress.warn(notice)
     identity = identity_of(config, ledger, model, steps, precision)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from limner.builtin.drawings import draw_folder
 from limner.class_pictures import draw_class_pictures
@@ -17,6 +19,7 @@ from limner.core.errors import UserError
 from limner.core.progress import Silent
 from limner.core.rundir import RunDir, read_metrics
 from limner.data.class_pictures import RECORD
+from limner.models.sd1 import SD1, SD1Model
 from limner.preflight import plan
 from limner.run import finetune
 from tests.numerics.conftest import run_config
@@ -43,6 +46,20 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for sidecar in folder.glob("*.txt"):
         sidecar.unlink()
     return folder
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gets a name for each time that a base model is loaded."""
+    counted: list[str] = []
+    load = SD1.load
+
+    def counting(self: SD1) -> SD1Model:
+        counted.append(self.path)
+        return load(self)
+
+    monkeypatch.setattr(SD1, "load", counting)
+    return counted
 
 
 def config(model: Path, subject: Path, root: Path, name: str = "run", **changes: Any) -> RunConfig:
@@ -133,6 +150,45 @@ def test_pictures_of_another_prompt_or_model_are_refused(model: Path, subject: P
     assert len(list((tmp_path / "class").glob("*.png"))) == 2
     moved = shutil.copytree(model, tmp_path / "moved")
     assert finetune(config(moved, subject, tmp_path, "again", class_pictures=2)).step == 6
+
+
+@pytest.mark.parametrize(
+    ("method", "precision", "times"),
+    [
+        ({"kind": "lora", "rank": 2}, "fp32", 1),
+        ({"kind": "lora", "rank": 2, "text_encoder": True}, "bf16", 1),  # all that drawing rounds is frozen and rounded
+        ({"kind": "full"}, "bf16", 2),  # the weights that train must be those of the files
+    ],
+)
+def test_a_run_that_draws_loads_as_often_as_it_must_and_trains_as_one_whose_pictures_are_there(
+    model: Path, subject: Path, tmp_path: Path, loads: list[str], method: dict[str, Any], precision: str, times: int
+) -> None:
+    found = []
+    for name in ("draws", "finds"):
+        values = config(model, subject, tmp_path, name).model_dump(mode="json")
+        train = {**values["train"], "precision": precision}
+        finetune(RunConfig.model_validate({**values, "method": method, "train": train}))
+        run = RunDir(tmp_path / name)
+        found.append(load_file(run.checkpoint(6) / "weights.safetensors"))
+        assert loads == [str(model)] * (times if name == "draws" else 1)
+        loads.clear()
+    one, other = found
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_nothing_is_drawn_beside_pictures_of_another_model(model: Path, subject: Path, tmp_path: Path) -> None:
+    draw_class_pictures(config(model, subject, tmp_path), Silent())
+    values = config(save_tiny(tmp_path / "other", seed=1), subject, tmp_path).model_dump(mode="json")
+    cat = shutil.copytree(subject, tmp_path / "cat")
+    cats = {**values["dataset"], "path": str(cat), "class_noun": "cat", "class_path": str(tmp_path / "cats")}
+    values["dataset"] = {
+        "kind": "several",
+        "sources": [{"name": "cats", "dataset": cats}, {"name": "dogs", "dataset": values["dataset"]}],
+    }
+    with pytest.raises(UserError, match="which differs in"):
+        draw_class_pictures(RunConfig.model_validate(values), Silent())
+    assert not (tmp_path / "cats").exists()
 
 
 def test_nothing_is_drawn_for_a_run_that_cannot_start(model: Path, subject: Path, tmp_path: Path) -> None:
