@@ -123,7 +123,8 @@ def survey(
 
     Tokens are counted in ``longest_captions``: an example's captions as a visit may read them, at their longest.
 
-    What decoding tells is kept in ``cache``/images.jsonl by the bytes of the file: the next survey only hashes them.
+    What decoding tells is kept in ``cache``/images.jsonl and masks.jsonl by the bytes of the file: the next survey only
+    hashes them.
     Raises UserError if a picture cannot be used and ``images.bad_files`` is "stop", if none can be used, or if a mask
     cannot be used.
     """
@@ -154,7 +155,7 @@ def survey(
             )
         )
     if masks is not None:
-        found = look_at_masks(prepared, images, masks)
+        found = look_at_masks(prepared, images, masks, cache=cache)
         prepared = [dataclasses.replace(one, mask=mask) for one, mask in zip(prepared, found, strict=True)]
         rows = [_masked(row, mask) for row, mask in zip(rows, found, strict=True)]
     rows += [Row(id=name, used=False, reason=reason) for name, reason in bad]

@@ -16,10 +16,11 @@ from pydantic import Field
 from limner.core.config import Config
 from limner.core.errors import UserError
 from limner.data.bad_image import BadImage
-from limner.data.buckets import ImageConfig, Placement, placements
+from limner.data.buckets import ImageConfig, Placement, Size, placements
 from limner.data.example import Example, FileImage, ImageSource, LeftOut, Reading
 from limner.data.image import decode
 from limner.data.listing import masked_stem, split_suffix
+from limner.data.mask_facts import MaskFacts, MaskMemory, NoMask, mask_memory
 from limner.data.summary import listed, printable
 from limner.data.text import counted, first_few
 
@@ -151,16 +152,29 @@ def _unused(row: LeftOut) -> LeftOut:
 
 
 # ------------------------------------------------------------------------------------------------------- looking
-def look_at_masks(prepared: Sequence[Prepared], images: ImageConfig, masks: Masks) -> list[PictureMask | None]:
+def look_at_masks(
+    prepared: Sequence[Prepared], images: ImageConfig, masks: Masks, *, cache: Path | None
+) -> list[PictureMask | None]:
     """Returns the mask of each picture, None for those without one, after decoding all of them.
+
+    What decoding tells is kept in ``cache``/masks.jsonl by the bytes of the file: the next look only hashes them.
 
     Raises UserError for masks that are damaged, coloured, of another size than their picture, or with nothing inside
     the part that is seen. Each crop that a visit may draw must see something of the inside: its loss would otherwise
     look at the outside alone, or at nothing. A picture without a mask is an error too, unless ``masks.missing`` is
     whole and others have one.
     """
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        looks = list(pool.map(lambda picture: _look(picture, images, masks), prepared))
+    looks: list[PictureMask | str | None] = []
+    with (
+        mask_memory(cache / "masks.jsonl" if cache else None, images, masks.source) as known,
+        ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool,
+    ):
+        for picture, look in zip(
+            prepared, pool.map(lambda one: _look(one, images, masks, known), prepared), strict=True
+        ):
+            if look.facts is not None:
+                known.put((look.sha256, picture.bucket), look.facts)
+            looks.append(_judge(picture, look, images))
     bad = [(one.example.id, look) for one, look in zip(prepared, looks, strict=True) if isinstance(look, str)]
     if bad:
         lines = [f"  - {printable(name)}: its mask {reason}" for name, reason in bad[:5]]
@@ -191,36 +205,61 @@ def _refuse_missing(without: Sequence[str], count: int, masks: Masks) -> None:
     )
 
 
-def _look(picture: Prepared, images: ImageConfig, masks: Masks) -> PictureMask | str | None:
-    """Returns the mask of a picture, the reason why it cannot be used, or None where there is none."""
-    import numpy
+@dataclass(frozen=True)
+class _Look:
+    """What became of trying to decode a mask: facts, the reason why it cannot be used, or neither without a file."""
 
+    source: ImageSource | None
+    sha256: str = ""
+    facts: MaskFacts | NoMask | None = None
+    reason: str = ""
+
+
+def _look(picture: Prepared, images: ImageConfig, masks: Masks, known: MaskMemory) -> _Look:
     source = picture.example.image if masks.source == "alpha" else picture.example.mask
     if source is None:
-        return None
+        return _Look(None)
     try:
         data = source.read()
-        mask, notes = masks.mask_in(data, images)
+        sha256 = hashlib.sha256(data).hexdigest()
+        facts = known.get((sha256, picture.bucket)) or _learn(data, picture.bucket, images, masks)
     except OSError as error:
-        return f"cannot be read: {error.strerror or type(error).__name__}"
+        return _Look(source, reason=f"cannot be read: {error.strerror or type(error).__name__}")
     except BadImage as error:
-        return str(error)
+        return _Look(source, reason=str(error))
+    return _Look(source, sha256, facts)
+
+
+def _learn(data: bytes, bucket: Size, images: ImageConfig, masks: Masks) -> MaskFacts | NoMask:
+    """Returns what decoding the mask of a picture in ``bucket`` tells; raises BadImage for what is no mask."""
+    import numpy
+
+    mask, notes = masks.mask_in(data, images)
     if mask is None:
+        return NoMask()
+    empty = _count_empty(mask, placements(mask.size, bucket, crop=images.crop))
+    return MaskFacts(mask.size, float(numpy.asarray(mask).mean()) / 255, empty, notes)
+
+
+def _judge(picture: Prepared, look: _Look, images: ImageConfig) -> PictureMask | str | None:
+    """Returns the mask of a picture, the reason why it cannot be used, or None where there is none."""
+    mask = look.facts
+    if look.reason:
+        return look.reason
+    if look.source is None or not isinstance(mask, MaskFacts):
         return None
     if mask.size != picture.size:
         (width, height), (wide, high) = mask.size, picture.size
         return f"has another size: it is {width} x {height}, the picture {wide} x {high} when upright"
-    crops = placements(picture.size, picture.bucket, crop=images.crop)
-    empty = _count_empty(mask, crops)
-    if empty == len(crops):
-        return "has nothing inside: nothing of the part that is seen is white"
-    if empty:
+    if mask.empty:
+        crops = len(placements(mask.size, picture.bucket, crop=images.crop))
+        if mask.empty == crops:
+            return "has nothing inside: nothing of the part that is seen is white"
         return (
-            f"has crops with nothing inside: {empty} of {len(crops)} that images.crop: random may draw; "
+            f"has crops with nothing inside: {mask.empty} of {crops} that images.crop: random may draw; "
             "set images.crop: center or images.buckets: true, or crop the picture nearer to its subject"
         )
-    inside = float(numpy.asarray(mask).mean()) / 255
-    return PictureMask(source, hashlib.sha256(data).hexdigest(), inside, tuple(f"mask, {note}" for note in notes))
+    return PictureMask(look.source, look.sha256, mask.inside, tuple(f"mask, {note}" for note in mask.notes))
 
 
 def _count_empty(mask: Image.Image, crops: Sequence[Placement]) -> int:
