@@ -104,8 +104,6 @@ class Lesson:
     assess: Assess | None
     """None where no judge knows the pictures."""
     goals: Mapping[str, Goal]
-    class_folder: Path | None = None
-    """Where the base model's pictures of the class go."""
     trigger_word: str | None = None
 
 
@@ -153,7 +151,7 @@ def _seed(number: int, settings: Settings) -> int:
 
 # ------------------------------------------------------------------------------------------------------ the character
 def sitter_lesson(folder: Path, class_folder: Path, settings: Settings) -> Lesson:
-    """Draws pictures of one new character into ``folder``; those of its class are left to the base model."""
+    """Draws pictures of one new character into ``folder``; the run has the base model draw its class."""
     shown = draw_sitter(folder, count=settings.pictures, seed=SET_SEED)
     return Lesson(
         title="The built-in model meets a new character",
@@ -169,13 +167,19 @@ def sitter_lesson(folder: Path, class_folder: Path, settings: Settings) -> Lesso
             "instance_prompt": INSTANCE_PROMPT,
             "class_path": class_folder,
             "class_prompt": CLASS_PROMPT,
+            "class_pictures": settings.class_pictures,
+            "class_drawing": {
+                "steps": settings.drawing_steps,
+                "guidance": settings.guidance,
+                "scheduler": "",
+                "batch_size": settings.drawing_batch,
+            },
         },
         own_dataset=f"{{kind: dreambooth, path: path/to/photos, class_noun: dog, token: {TOKEN}}}",
         own_prompt=f"a photo of {TOKEN} dog on the beach",
         prompts=_sitter_prompts(settings, {scene.background for scene in shown}),
         assess=assess_sitter,
         goals={CALLED: Goal(least=LEARNED, under_before=UNKNOWN), UNCALLED: Goal(most=LEAKED)},
-        class_folder=class_folder,
         trigger_word=TOKEN,
     )
 

@@ -15,7 +15,7 @@ from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, read_metrics, write_atomic
 from limner.data.image import decode
 from limner.data.ledger import Ledger
-from limner.demo.drawing import draw_class, draw_prompts, load_base, put_on
+from limner.demo.drawing import draw_prompts, load_base, put_on
 from limner.demo.judging import Assessment, Judged, Reader
 from limner.demo.lessons import (
     PHOTOS,
@@ -104,8 +104,6 @@ def demo(
     base = load_base(model)
     _clear(out)
     lesson = _prepare(out, photos, sitter, settings, progress)
-    if lesson.class_folder is not None:
-        draw_class(base, lesson, lesson.class_folder, progress)
     config = _config(out, lesson, model, resolution=base.default_size)
     planned = plan(config)
     progress.say(f"checked the pictures: {dict(planned.ledger.summary())['pictures']}")
@@ -114,6 +112,8 @@ def demo(
     run = finetune(config, progress=progress)
     if run.interrupted is not None:
         return DemoResult(run)
+    if planned.ledger.awaited:
+        planned = plan(config)  # with the pictures of the class, which the run has drawn
     after = draw_prompts(base, lesson, out / "after", progress, adapters=put_on(base, run.out))
     judged = _judged(judge, lesson, before, after)
     files, commands = _files(out, lesson, run), _commands(out, lesson, model)
@@ -253,7 +253,7 @@ def _settings(config: RunConfig, lesson: Lesson, planned: Plan, run: RunResult) 
 
 def _files(out: Path, lesson: Lesson, run: RunResult) -> Rows:
     exports = [(f"LoRA, read back by {export.reader}", str(export.path)) for export in run.exports]
-    drawn = [] if lesson.class_folder is None else [("pictures of the class", str(lesson.class_folder))]
+    drawn = [("pictures of the class", str(lesson.dataset["class_path"]))] if "class_path" in lesson.dataset else []
     return (
         ("this page", str(out / "index.html")),
         ("pictures it learned from", str(lesson.dataset["path"])),

@@ -98,9 +98,14 @@ def test_the_character_is_tested_on_new_backgrounds_and_the_class_beside_it(tmp_
 def test_the_character_is_learned_with_prior_preservation(tmp_path: Path) -> None:
     lesson = sitter_lesson(tmp_path / "set", tmp_path / "class", SITTER)
     save_pictures(tmp_path / "class", 10)
-    reading = validate(DreamBooth, lesson.dataset, where="").read()
+    dataset = validate(DreamBooth, lesson.dataset, where="")
+    reading = dataset.read()
     captions = {(example.role, example.captions, example.weight, example.repeats) for example in reading.examples}
-    assert captions == {("instance", (f"a {TOKEN} cat",), 1.0, 2), ("class", ("a cat",), 1.0, 1)}
+    assert captions == {("instance", (f"a {TOKEN} cat",), 1.0, 5), ("class", ("a cat",), 1.0, 1)}
+    assert reading.awaited == SITTER.class_pictures - 10 == 14  # the run draws them, as the demo draws its prompts
+    drawing = dataset.class_drawing
+    assert (drawing.steps, drawing.guidance) == (SITTER.drawing_steps, SITTER.guidance)
+    assert (drawing.scheduler, drawing.batch_size) == ("", SITTER.drawing_batch)
     assert lesson.trigger_word == TOKEN
 
 

@@ -21,11 +21,13 @@ from limner.cli import main
 from limner.config import load_config
 from limner.core.errors import UserError
 from limner.core.rundir import read_metrics
+from limner.data.class_pictures import RECORD
 from limner.data.dreambooth import DreamBooth
 from limner.demo import DemoResult, demo
 from limner.demo.judging import CALLED, STYLE_IS, UNCALLED, Goal
 from limner.demo.lessons import Settings
 from limner.evaluation.picture import PictureSettings, read_picture
+from limner.models.sd1 import SD1, SD1Model
 from tests.tiny import save_tiny
 
 FEW = Settings(
@@ -161,16 +163,47 @@ def test_a_character_is_learned_beside_its_class_as_the_base_draws_it(place: Pat
     result = run(place, "sitter", sitter=True, judge=judge, settings=settings)
     drawn = recipes(place / "sitter" / "class_pictures")
     assert [(one.prompt, one.seed, one.adapters) for one in drawn] == [("a cat", seed, ()) for seed in range(4)]
+    assert {(one.steps, one.guidance, one.scheduler) for one in drawn} == {(FEW.drawing_steps, FEW.guidance, "")}
+    record = json.loads((place / "sitter" / "class_pictures" / RECORD).read_text())
+    assert record["request"]["prompt"] == "a cat"  # the run drew them
     config = load_config(place / "sitter" / "run" / "config.yaml")
     assert isinstance(config.dataset, DreamBooth)
     assert config.dataset.class_path == place / "sitter" / "class_pictures"
+    assert (config.dataset.class_pictures, config.dataset.class_drawing.batch_size) == (4, FEW.drawing_batch)
     assert config.trigger_word == config.dataset.token
     found = {measure.name: measure for measure in result.measures}
     assert (found[CALLED].before, found[CALLED].after) == (Share(0, 2), Share(2, 2))
     assert (found[UNCALLED].before, found[UNCALLED].after) == (Share(0, 2), Share(2, 2))
     assert result.page is not None
-    assert "not reached: </span>at most 10 %" in result.page.read_text(encoding="utf-8")
     assert found[UNCALLED].goal == Goal(most=0.1)
+    html = result.page.read_text(encoding="utf-8")
+    assert "not reached: </span>at most 10 %" in html
+    assert "8 found, 7 used, 1 left out" in html  # the class among them, and the record of its drawing
+    assert html.count("<img ") == FEW.pictures + 2 * FEW.prompts
+    for _, path in result.files:
+        for one in path.split(", "):
+            assert Path(one).exists()
+
+
+@pytest.mark.slow
+def test_the_base_model_is_loaded_for_a_class_no_more_often_than_without_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    load = SD1.load
+
+    def counting(self: SD1) -> SD1Model:
+        loads.append(self.path)
+        return load(self)
+
+    monkeypatch.setattr(SD1, "load", counting)
+    settings, counts = replace(FEW, prompts=2, class_pictures=2), []
+    for sitter in (False, True):
+        judge = Judge(seen("cat", "flat"), seen("cat", "flat"))
+        run(place, f"loads-{sitter}", sitter=sitter, judge=judge, settings=settings)
+        counts.append(len(loads))
+        loads.clear()
+    assert counts[0] == counts[1]
 
 
 def test_photos_get_pictures_and_no_numbers(place: Path, tmp_path: Path) -> None:
