@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +14,24 @@ from limner.core.errors import UserError
 from limner.core.intervals import Change, paired_change
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, write_atomic, write_json
+from limner.evaluation.kept import measure_or_take
 from limner.evaluation.measurement import Measurement, percent, points
 from limner.evaluation.plotting import MISSING, CurvePoint, can_plot, curve_plot
 from limner.export.result import ExportResult, compare, staged, write_record
 from limner.measuring import chosen_metrics, measure_one, models_of_run
 from limner.models.blending import blended
 from limner.models.probe import probe_dual_encoder
+from limner.training.environment import describe_environment
+from limner.training.precision import Precision
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from limner.evaluation import Metric
     from limner.models.clip import ClipModel
 
 SHARES = tuple(number / 10 for number in range(11))
-TABLE, CURVE = "blend.json", "curve.png"
+TABLE, CURVE, MEASURED = "blend.json", "curve.png", "measured"
 
 
 # ----------------------------------------------------------------------------------------------------- what is proposed
@@ -108,7 +114,8 @@ def blend(
     """Measures a run's metrics at every share of the tuned weights, 0 always among them, and proposes one.
 
     The first metric that is no guard is the target. blend.json and curve.png go into ``out``, by default RUN/blend;
-    with ``write`` the model of that share goes there too, as a CLIPModel folder that is read back and compared.
+    with ``write`` the model of that share goes there too, as a CLIPModel folder that is read back and compared. What
+    is measured is kept in ``out`` at once, so that a call that was stopped goes on with the next one.
     """
     progress = progress or Silent()
     folder = out or Path(run) / "blend"
@@ -123,21 +130,61 @@ def blend(
     if not targets:
         raise UserError("all metrics are guards.", where="metrics", fix="Add one that shows what was to be learned.")
     base, tuned = models_of_run(Path(run), device)
+    told = _told(base, tuned)
     weights = (_weights(base), _weights(tuned))
-    measured: dict[float, dict[str, Measurement]] = {}
-    for share in wanted:
-        _put(base, _blended(*weights, share, run=Path(run)))
-        measured[share] = {one.title: measure_one(base, one, progress, f"share {share:g}") for one in metrics}
+    between = functools.partial(_blended, *weights, run=Path(run))
+    measured = _measure_shares(base, between, wanted, metrics, (folder / MEASURED, told), progress)
     blends = [_against_base(share, measured, targets[0]) for share in wanted]
     proposal = propose(blends)
-    folder.mkdir(parents=True, exist_ok=True)
     _tell(folder, measured, blends, proposal, targets[0], progress)
     written = None
     if write is not None:
         _put(base, weights[0])
-        written = write_model(base, _blended(*weights, write, run=Path(run)), folder / f"model_{write:g}", str(run))
+        written = write_model(base, between(write), folder / f"model_{write:g}", str(run))
         progress.say(f"{written.path}: read back by {written.reader}, largest difference {written.max_error:.1e}")
     return BlendResult(folder, proposal, tuple(wanted), written)
+
+
+def _told(base: ClipModel, tuned: ClipModel) -> dict[str, Any]:
+    """Returns all that decides what a metric says of a blend, but for its share and the metric itself."""
+    return {
+        "base": base.identity(),
+        "tuned": tuned.identity(),
+        "preprocessing": dataclasses.asdict(base.preprocessing),
+        "environment": describe_environment(Precision("fp32", base.logit_scale.device)),
+    }
+
+
+def _measure_shares(
+    model: ClipModel,
+    between: Callable[[float], Mapping[str, Tensor]],
+    shares: Sequence[float],
+    metrics: Sequence[Metric],
+    kept: tuple[Path, Mapping[str, Any]],
+    progress: Progress,
+) -> dict[float, dict[str, Measurement]]:
+    """Returns what each metric says of ``model`` with the weights of each share, by the metric's name.
+
+    Each measurement is kept, in the folder and with what decides its numbers, as soon as it is made; what is kept there
+    of an earlier call is not measured again.
+    """
+    folder, told = kept
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = [(metric, metric.survey().content) for metric in metrics]
+
+    def measure(share: float, metric: Metric) -> Measurement:
+        _put(model, between(share))
+        return measure_one(model, metric, progress, f"share {share:g}")
+
+    measured, taken = {}, 0
+    for share in shares:
+        path, of_share = folder / f"share_{float(share)!r}.json", {**told, "share": share}
+        found, known = measure_or_take(path, of_share, shown, functools.partial(measure, share))
+        measured[share] = {one.metric: one for one in found}
+        taken += known
+    if taken:
+        progress.say(f"{taken} of {len(shares) * len(shown)} measurements are those of an earlier call, in {folder}")
+    return measured
 
 
 def parse_shares(text: str) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, write_atomic, write_json
 from limner.data.ledger import Ledger
 from limner.evaluation import Metric
+from limner.evaluation.kept import measure_or_take
 from limner.evaluation.measurement import (
     Comparison,
     Measurement,
@@ -67,28 +68,12 @@ def measure_before(
         return
     rundir.metrics_report.mkdir(parents=True, exist_ok=True)
     base = {key: value for key, value in identity.items() if key.startswith("base.") or key == "precision"}
-    path = rundir.metrics_report / BEFORE
-    known = _stored(path, base)
-    found: list[dict[str, Any]] = []
-    for metric in config.metrics:
-        settings = metric.model_dump(mode="json")
-        content = metric.survey().content
-        same = [one for one in known if (one["settings"], one["measurement"]["content"]) == (settings, content)]
-        entry = same[0] if same else {"settings": settings}
-        if not same:
-            entry["measurement"] = measure_one(model, metric, progress, "before").as_dict()
-        found.append(entry)
-        write_atomic(path, json.dumps({"base": base, "measured": found}).encode())
-
-
-def _stored(path: Path, base: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns what was measured of this base model by an earlier process; nothing where it cannot be read."""
-    try:
-        values = json.loads(path.read_bytes())
-        fits = values["base"] == dict(base)
-        return [one for one in values["measured"] if fits and from_dict(one["measurement"]) and "settings" in one]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    measure_or_take(
+        rundir.metrics_report / BEFORE,
+        base,
+        [(metric, metric.survey().content) for metric in config.metrics],
+        lambda metric: measure_one(model, metric, progress, "before"),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ after training
@@ -96,7 +81,7 @@ def measure_after(config: RunConfig, rundir: RunDir, model: DualEncoder, progres
     """Measures the tuned model, writes the comparison with plots into the run folder, and prints it."""
     if not config.metrics:
         return ()
-    entries = json.loads((rundir.metrics_report / BEFORE).read_bytes())["measured"]
+    entries = json.loads((rundir.metrics_report / BEFORE).read_bytes())["measured"][: len(config.metrics)]
     before = [from_dict(entry["measurement"]) for entry in entries]
     after = [measure_one(model, metric, progress, "after") for metric in config.metrics]
     write_atomic(rundir.metrics_report / AFTER, json.dumps([one.as_dict() for one in after]).encode())

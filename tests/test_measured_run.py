@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from limner.blend_curve import Blend, blend, parse_shares, propose, write_model
@@ -78,9 +80,11 @@ def run(root: Path) -> RunResult:
 
 
 class Listening:
-    """Keeps what a job says."""
+    """Keeps what a job says, and stops it in the stage that is named."""
 
-    def __init__(self) -> None:
+    def __init__(self, stops_at: str = "") -> None:
+        self.stops_at = stops_at
+        self.stages: set[str] = set()
         self.said: list[str] = []
         self.tables: dict[str, list[tuple[str, str]]] = {}
 
@@ -94,7 +98,9 @@ class Listening:
         self.tables[title] = list(rows)
 
     def stage(self, name: str, done: int, total: int) -> None:
-        pass
+        self.stages.add(name)
+        if name == self.stops_at:
+            raise KeyboardInterrupt
 
     def step(self, line: Any, steps: int) -> None:
         pass
@@ -279,6 +285,64 @@ def test_what_cannot_be_blended_is_refused(root: Path, run: RunResult, tmp_path:
     with pytest.raises(UserError, match="no list of numbers"):
         parse_shares("0,half")
     assert parse_shares("0,0.5,1") == (0, 0.5, 1)
+
+
+def test_a_blend_that_was_stopped_goes_on_and_writes_the_same_bytes(root: Path, run: RunResult, tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    blend(root / "run", (0.5, 1), out=whole, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        blend(root / "run", (0.5, 1), out=stopped, device="cpu", progress=Listening("colours, share 0.5"))
+    assert not (stopped / "blend.json").exists()
+    listening = Listening()
+    blend(root / "run", (0.5, 1), out=stopped, device="cpu", progress=listening)
+    assert listening.stages == {"colours, share 0.5", "retrieval_table, share 1", "colours, share 1"}
+    assert f"3 of 6 measurements are those of an earlier call, in {stopped / 'measured'}" in listening.said
+    assert (stopped / "blend.json").read_bytes() == (whole / "blend.json").read_bytes()
+
+
+def test_a_blend_measures_what_it_has_not_measured_of_this_run_metric_and_data(
+    root: Path, run: RunResult, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(root, tmp_path / "root"))
+    recipe, tuned = other / "run" / "config.yaml", other / "run" / "export" / "transformers" / "model.safetensors"
+    recipe.write_text(recipe.read_text().replace(str(root), str(other)))
+    colours, retrieval = (
+        {"colours, share 0", "colours, share 1"},
+        {"retrieval_table, share 0", "retrieval_table, share 1"},
+    )
+
+    def measured(**choice: Any) -> set[str]:
+        listening = Listening()
+        blend(other / "run", (1,), device="cpu", progress=listening, **choice)
+        return listening.stages
+
+    assert measured(names=["retrieval_table"]) == retrieval
+    assert measured() == colours
+    assert measured(names=["retrieval_table"]) == set()
+
+    values = yaml.safe_load(recipe.read_text())
+    values["metrics"][1]["templates"] = ["{label}"]
+    recipe.write_text(yaml.safe_dump(values))
+    table = other / "others" / "metadata.jsonl"
+    table.write_text(table.read_text().replace(" a ", " one ", 1))
+    assert measured() == colours | retrieval
+    kept = other / "run" / "blend" / "measured"
+    (kept / "share_0.0.json").write_bytes((kept / "share_0.0.json").read_bytes()[:-200])
+    lost = re.sub(r'"high": [\d.e-]+', '"high": null', (kept / "share_1.0.json").read_text(), count=1)
+    (kept / "share_1.0.json").write_text(lost)
+    assert measured() == {"retrieval_table, share 0", "colours, share 0", "retrieval_table, share 1"}
+
+    for file in (tuned, other / "model" / "model.safetensors"):
+        save_file({name: value * 1.01 for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+        assert measured() == colours | retrieval
+    (other / "model" / "preprocessor_config.json").write_text('{"resample": 2, "size": 32, "crop_size": 32}')
+    assert measured() == colours | retrieval
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)  # another environment: its last digits may be others
+    try:
+        assert measured() == colours | retrieval
+    finally:
+        torch.set_num_threads(threads)
 
 
 def point(share: float, gain: float, guard: float | None = None, *, sure: bool = True, sure_loss: bool = True) -> Blend:
