@@ -25,7 +25,7 @@ ActivationChoice = Literal["auto", "quick_gelu", "gelu"]
 SMALL_FILES = (CONFIG, MERGES_FILE, *TOKENIZER_FILES)
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 """What open_clip calls its weights, the one that is taken first."""
-_UNUSED = ("attn_mask", *OPENAI_MARKS)
+UNUSED = ("attn_mask", *OPENAI_MARKS)
 """Names, and ends of names, of what older files keep among their weights although it is none."""
 
 
@@ -79,7 +79,8 @@ class ForeignClip:
 
         words = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
         config = CLIPConfig(**clip_config(self.sizes, activation=self.activation, **words))
-        state = to_transformers({self.tensors[name]: value for name, value in self._read().items()})
+        read = read_floats(self.weights, self.file, list(self.tensors))
+        state = to_transformers({self.tensors[name]: value for name, value in read.items()})
         with quiet():
             network, info = CLIPModel.from_pretrained(
                 None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
@@ -89,18 +90,20 @@ class ForeignClip:
             raise RuntimeError(f"{self.weights}: {gaps[0]} found no place")
         return network
 
-    def _read(self) -> dict[str, Tensor]:
-        from safetensors import safe_open
 
-        if self.file is not None:
-            read = self.file.read(list(self.tensors))
-        else:
-            with safe_open(self.weights, framework="pt") as opened:
-                read = {name: opened.get_tensor(name) for name in self.tensors}
-        whole = sorted(name for name, value in read.items() if not value.is_floating_point())
-        if whole:
-            raise UserError(f"has {whole[0]!r} in whole numbers.", where=str(self.weights), fix="Use float weights.")
-        return {name: value.float() for name, value in read.items()}
+def read_floats(weights: Path, file: TorchFile | None, names: Collection[str]) -> dict[str, Tensor]:
+    """Returns these tensors in float32, of a file of PyTorch's or, where that is None, of safetensors."""
+    from safetensors import safe_open
+
+    if file is not None:
+        read = file.read(names)
+    else:
+        with safe_open(weights, framework="pt") as opened:
+            read = {name: opened.get_tensor(name) for name in names}
+    whole = sorted(name for name, value in read.items() if not value.is_floating_point())
+    if whole:
+        raise UserError(f"has {whole[0]!r} in whole numbers.", where=str(weights), fix="Use float weights.")
+    return {name: value.float() for name, value in read.items()}
 
 
 def open_foreign(place: Located, activation: ActivationChoice) -> ForeignClip:
@@ -109,11 +112,11 @@ def open_foreign(place: Located, activation: ActivationChoice) -> ForeignClip:
     Raises UserError for other kinds of model, and where neither the file nor ``activation`` says what the towers
     compute between the layers of their MLPs.
     """
-    weights = place.path if place.path.is_file() else _weights_in(place.path)
+    weights = place.path if place.path.is_file() else weights_in(place.path)
     beside = weights.parent / CONFIG
     settings = read_open_clip_config(beside) if beside.is_file() else None
-    file, shapes, half = _shapes(weights)
-    names = {name: plain for name, plain in stripped(shapes).items() if not plain.endswith(_UNUSED)}
+    file, shapes, half = shapes_in(weights)
+    names = {name: plain for name, plain in stripped(shapes).items() if not plain.endswith(UNUSED)}
     heads = {} if settings is None else {"vision_heads": settings.vision_heads, "text_heads": settings.text_heads}
     sizes = sizes_of({plain: shapes[name] for name, plain in names.items()}, where=str(weights), **heads)
     if settings is not None:
@@ -123,11 +126,11 @@ def open_foreign(place: Located, activation: ActivationChoice) -> ForeignClip:
         notices.append(f"{weights}: holds averaged weights too (state_dict_ema); those of the last step are used")
     if settings is None:
         notices.append(f"{weights}: does not say how its pictures were made; OpenAI's way is used")
-    said = _activation_said(settings, file, shapes)
+    said = activation_said(settings, file, shapes)
     return ForeignClip(weights, names, sizes, _decided(said, activation, weights), settings, file, tuple(notices))
 
 
-def _weights_in(folder: Path) -> Path:
+def weights_in(folder: Path) -> Path:
     check_tree(folder)
     found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if found is None:
@@ -135,7 +138,7 @@ def _weights_in(folder: Path) -> Path:
     return found
 
 
-def _shapes(weights: Path) -> tuple[TorchFile | None, dict[str, tuple[int, ...]], bool]:
+def shapes_in(weights: Path) -> tuple[TorchFile | None, dict[str, tuple[int, ...]], bool]:
     """Returns the file, unless it is safetensors, the shape of each tensor, and whether it is in half precision."""
     if weights.suffix.lower() in SUFFIXES:
         file = open_torch_file(weights)
@@ -146,7 +149,7 @@ def _shapes(weights: Path) -> tuple[TorchFile | None, dict[str, tuple[int, ...]]
     return None, {name: info.shape for name, info in tensors.items()}, half
 
 
-def _activation_said(
+def activation_said(
     settings: OpenClipSettings | None, file: TorchFile | None, names: Collection[str]
 ) -> Activation | None:
     """Returns what the file says that its towers compute; None where it says nothing.

@@ -24,7 +24,8 @@ HEAD_WIDTH = 64
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's archives have among their tensors, and no other program's files."""
 
-_TOWERS = (("visual.", "vision_model."), ("", "text_model."))
+_TEXT = "text_model."
+_TOWERS = (("visual.", "vision_model."), ("", _TEXT))
 _PLAIN = (
     ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
     ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"),
@@ -61,6 +62,8 @@ _FOREIGN = (
     ("vision_model.", "a model under transformers' names, without its config.json"),
 )
 _READABLE = "Limner reads CLIP with two transformer towers, such as OpenAI's ViT models and open_clip's ViT-B-32."
+
+_READABLE_TEXT = "Limner reads the text towers of OpenAI's ViT models and of open_clip's plain ones, such as ViT-L-14."
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,47 @@ def sizes_of(shapes: Shapes, *, where: str, vision_heads: int | None = None, tex
     return sizes
 
 
+@dataclass(frozen=True)
+class TextSizes:
+    """What the shapes of a text tower tell; its heads they do not."""
+
+    width: int
+    layers: int
+    hidden: int
+    words: int
+    tokens: int
+
+
+def text_sizes_of(shapes: Shapes, *, where: str) -> TextSizes:
+    """Returns the sizes of the text tower of a model under OpenAI's names, or of a text tower alone.
+
+    What belongs to the picture tower is not looked at. Raises UserError for other kinds of text tower, naming them, and
+    for tensors that are missing, too many or misshapen.
+    """
+    found = {name: shape for name, shape in shapes.items() if not name.startswith(("visual.", "text_projection"))}
+    for prefix, kind in _FOREIGN:
+        if any(name.startswith(prefix) for name in found):
+            raise UserError(f"is {kind}.", where=where, fix=_READABLE_TEXT)
+    found.pop("logit_scale", None)
+    if "token_embedding.weight" not in found:
+        raise UserError("has no text tower: no 'token_embedding.weight'.", where=where, fix=_READABLE_TEXT)
+    try:
+        words, width = found["token_embedding.weight"]
+        tokens = found["positional_embedding"][0]
+        tower = _tower(found, "", width, 1, where)
+    except (KeyError, ValueError, IndexError):
+        raise UserError("has CLIP's names with other shapes.", where=where, fix=_READABLE_TEXT) from None
+    expected: Shapes = {
+        "token_embedding.weight": (words, width),
+        "positional_embedding": (tokens, width),
+        "ln_final.weight": (width,),
+        "ln_final.bias": (width,),
+        **_layer_shapes("", tower),
+    }
+    _compare(found, expected, where)
+    return TextSizes(width, tower.layers, tower.hidden, words, tokens)
+
+
 def _tower(shapes: Shapes, prefix: str, width: int, heads: int | None, where: str) -> Tower:
     pattern = re.compile(re.escape(prefix) + r"transformer\.resblocks\.(\d+)\.")
     layers = {int(found[1]) for name in shapes if (found := pattern.match(name))}
@@ -156,21 +200,25 @@ def _expected(sizes: Sizes) -> Shapes:
     }
     for norm, width in (("visual.ln_pre", vision), ("visual.ln_post", vision), ("ln_final", text)):
         shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
-    for prefix, tower in (("visual.", sizes.vision), ("", sizes.text)):
-        width, hidden = tower.width, tower.hidden
-        for number in range(tower.layers):
-            layer = f"{prefix}transformer.resblocks.{number}."
-            shapes |= {f"{layer}{name}": (width,) for name in ("ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias")}
-            shapes |= {
-                f"{layer}attn.in_proj_weight": (3 * width, width),
-                f"{layer}attn.in_proj_bias": (3 * width,),
-                f"{layer}attn.out_proj.weight": (width, width),
-                f"{layer}attn.out_proj.bias": (width,),
-                f"{layer}mlp.c_fc.weight": (hidden, width),
-                f"{layer}mlp.c_fc.bias": (hidden,),
-                f"{layer}mlp.c_proj.weight": (width, hidden),
-                f"{layer}mlp.c_proj.bias": (width,),
-            }
+    return shapes | _layer_shapes("visual.", sizes.vision) | _layer_shapes("", sizes.text)
+
+
+def _layer_shapes(prefix: str, tower: Tower) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    width, hidden = tower.width, tower.hidden
+    for number in range(tower.layers):
+        layer = f"{prefix}transformer.resblocks.{number}."
+        shapes |= {f"{layer}{name}": (width,) for name in ("ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias")}
+        shapes |= {
+            f"{layer}attn.in_proj_weight": (3 * width, width),
+            f"{layer}attn.in_proj_bias": (3 * width,),
+            f"{layer}attn.out_proj.weight": (width, width),
+            f"{layer}attn.out_proj.bias": (width,),
+            f"{layer}mlp.c_fc.weight": (hidden, width),
+            f"{layer}mlp.c_fc.bias": (hidden,),
+            f"{layer}mlp.c_proj.weight": (width, hidden),
+            f"{layer}mlp.c_proj.bias": (width,),
+        }
     return shapes
 
 
@@ -199,12 +247,25 @@ def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found["logit_scale"] = found["logit_scale"].reshape(())
     found |= {theirs: tensors[name].T.contiguous() for name, theirs in _TRANSPOSED}
     for prefix, tower in _TOWERS:
-        for number in range(_layers(tensors, f"{prefix}transformer.resblocks.")):
-            layer, theirs = f"{prefix}transformer.resblocks.{number}.", f"{tower}encoder.layers.{number}."
-            for kind in ("weight", "bias"):
-                found |= {f"{theirs}{new}.{kind}": tensors[f"{layer}{old}.{kind}"] for old, new in _LAYER}
-                parts = tensors[f"{layer}attn.in_proj_{kind}"].chunk(3)
-                found |= {f"{theirs}{new}.{kind}": part.clone() for new, part in zip(_FUSED, parts, strict=True)}
+        found |= _layers_of_transformers(tensors, prefix, tower)
+    return found
+
+
+def text_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a state dict of transformers' CLIPTextModel with the numbers of a text tower under OpenAI's names."""
+    found = {theirs: tensors[name] for name, theirs in _PLAIN if theirs.startswith(_TEXT)}
+    found |= _layers_of_transformers(tensors, "", _TEXT)
+    return {name.removeprefix(_TEXT): value for name, value in found.items()}
+
+
+def _layers_of_transformers(tensors: Mapping[str, Tensor], prefix: str, tower: str) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for number in range(_layers(tensors, f"{prefix}transformer.resblocks.")):
+        layer, theirs = f"{prefix}transformer.resblocks.{number}.", f"{tower}encoder.layers.{number}."
+        for kind in ("weight", "bias"):
+            found |= {f"{theirs}{new}.{kind}": tensors[f"{layer}{old}.{kind}"] for old, new in _LAYER}
+            parts = tensors[f"{layer}attn.in_proj_{kind}"].chunk(3)
+            found |= {f"{theirs}{new}.{kind}": part.clone() for new, part in zip(_FUSED, parts, strict=True)}
     return found
 
 

@@ -32,8 +32,8 @@ class TextEncoder(Config):
     """The text encoder of a tuned CLIP, in place of the model's own. Also as one text, PATH or PATH:BLEND."""
 
     path: str = Field(min_length=1)
-    """A run of CLIP, a folder of transformers (CLIPModel or CLIPTextModel), a .safetensors file with the text encoder
-    alone, builtin, or the Hub id of a CLIPModel."""
+    """A run of CLIP, a folder of transformers (CLIPModel or CLIPTextModel) or open_clip, a .safetensors file with the
+    text encoder alone, a checkpoint of open_clip, OpenAI's original file, builtin, or the Hub id of a CLIP model."""
     blend: float = Field(default=1.0, ge=0, le=1)
     """Weights between the model's own (0) and the tuned ones (1)."""
 

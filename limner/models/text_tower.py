@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from limner.core.errors import UserError
 from limner.core.rundir import RunDir
+from limner.models.clip_files import WEIGHTS, is_foreign
+from limner.models.clip_vocabulary import MERGES_FILE, is_openais, read_merges
+from limner.models.open_clip_config import CONFIG
+from limner.models.open_clip_text import OpenClipText, has_open_clips_names, open_text
 from limner.models.safety import TensorInfo, check_tree, read_config, read_safetensors_header
 from limner.models.weights import BUILTIN, find_weights, locate, no_weights, weight_patterns
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 _STEM = "model"
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-                "merges.txt", "added_tokens.json")  # fmt: skip
+                "merges.txt", "added_tokens.json", CONFIG, MERGES_FILE)  # fmt: skip
 _MODEL_TYPES = ("clip", "clip_text_model")
 _PREFIX = "text_model."
 _OF_OTHER_PARTS = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
@@ -52,20 +56,29 @@ class Tower:
     settings: Mapping[str, Any]
     """What is known of transformers' settings; of a file alone only what the shapes tell."""
     vocabulary: Path | None
-    """The folder of its tokenizer, if there is one."""
+    """The folder of its tokenizer, or OpenAI's list of merges, if there is one."""
+    openais_words: bool = False
+    """Whether its words are OpenAI's although no file lists them."""
+    open_clip: OpenClipText | None = None
+    """Its weights where they are under OpenAI's names; ``files`` is empty then."""
+    notices: tuple[str, ...] = ()
 
 
 def find_tower(name: str, *, weights: bool) -> Tower:
     """Returns the text encoder called ``name``; raises UserError where there is none. No tensor is read."""
     path = _located(name, weights)
     if path.is_file():
-        return _of_file(path)
+        return _of_open_clip(path, weights) if has_open_clips_names(path) else _of_file(path)
     path = _export_of_run(path)
     if (path / "model_index.json").is_file():
         raise _refused(path, "is a whole pipeline.", f"Name its text encoder: {path / 'text_encoder'}")
+    if is_foreign(path):
+        return _of_open_clip(path, weights)
     if not (path / "config.json").is_file():
         raise _refused(
-            path, "has no config.json.", "Name a run of CLIP, a folder of CLIPModel or CLIPTextModel, or a file."
+            path,
+            f"has neither config.json nor {CONFIG}.",
+            "Name a run of CLIP, a folder of CLIPModel, CLIPTextModel or open_clip, or a file.",
         )
     check_tree(path)
     found = find_weights(path, _STEM)
@@ -75,12 +88,23 @@ def find_tower(name: str, *, weights: bool) -> Tower:
 
 
 def _located(name: str, weights: bool) -> Path:
-    patterns = [*_SMALL_FILES, *(one.removeprefix("./") for one in weight_patterns(".", _STEM) if weights)]
+    """Returns where it is; of a Hub model the small files come first, since they tell which weights it has."""
+    of_transformers = [one.removeprefix("./") for one in weight_patterns(".", _STEM)]
     try:
-        place = locate(name, None, hub_patterns=patterns).path
+        place = locate(name, None, hub_patterns=_SMALL_FILES)
+        if place.revision is not None and weights:
+            for choice in [[one] for one in WEIGHTS] if is_foreign(place.path) else [of_transformers]:
+                place = locate(name, None, hub_patterns=[*_SMALL_FILES, *choice])
+                if (place.path / choice[0]).is_file():
+                    break
     except UserError as error:
         raise UserError(error.what, where="text encoder", fix=error.fix) from None
-    return place / "clip" if name == BUILTIN else place
+    return place.path / "clip" if name == BUILTIN else place.path
+
+
+def _of_open_clip(path: Path, weights: bool) -> Tower:
+    facts = open_text(path, weights=weights)
+    return Tower(path, (), facts.settings, facts.vocabulary, facts.openais_words, facts.text, facts.notices)
 
 
 def _export_of_run(path: Path) -> Path:
@@ -178,13 +202,17 @@ def compare(tower: Tower, settings: Mapping[str, Any], tokenizer: CLIPTokenizer)
         if key in theirs and theirs[key] != mine[key]
     ]
     wrong += [] if tower.vocabulary is None else _other_words(tower.vocabulary, tokenizer)
+    if tower.openais_words and not is_openais(tokenizer):
+        wrong.append("its vocabulary is OpenAI's, and the model's is another")
     if wrong:
         raise _refused(
             tower.place, f"does not fit in place of the model's text encoder: {'; '.join(wrong)}.", _USE_ANOTHER
         )
     missing = [label for key, label in _COMPARED.items() if key not in theirs]
-    missing += ["vocabulary"] if tower.vocabulary is None else []
-    return (f"{tower.place}: does not tell its {', '.join(missing)}; taken to be the model's",) if missing else ()
+    missing += ["vocabulary"] if tower.vocabulary is None and not tower.openais_words else []
+    if not missing:
+        return tower.notices
+    return (*tower.notices, f"{tower.place}: does not tell its {', '.join(missing)}; taken to be the model's")
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +227,10 @@ def _other_words(folder: Path, tokenizer: CLIPTokenizer) -> list[str]:
     from transformers import CLIPTokenizer
 
     try:
-        other = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        if folder.is_file():
+            other = read_merges(folder, tokenizer.model_max_length)
+        else:
+            other = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (ValueError, TypeError, OSError) as error:
         raise _refused(folder, f"its vocabulary is damaged: {' '.join(str(error).split())[:200]}", "") from None
     mine, theirs = tokenizer.get_vocab(), other.get_vocab()
@@ -224,17 +255,7 @@ def _merges(tokenizer: CLIPTokenizer) -> list[tuple[str, ...]]:
 # ---------------------------------------------------------------------------------------------------------- reading
 def read_tower(tower: Tower, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the tensors under the names of ``base``; all of them in its shapes and finite, or UserError."""
-    from safetensors import safe_open
-
-    found: dict[str, Tensor] = {}
-    headers = {file: read_safetensors_header(file).tensors for file in tower.files}
-    wanted = _text_tensors({name: info for tensors in headers.values() for name, info in tensors.items()}, tower.place)
-    for file, tensors in headers.items():
-        with safe_open(file, framework="pt") as opened:
-            for name in tensors:
-                bare = name.removeprefix(_PREFIX)
-                if bare in wanted and not name.startswith(_OF_OTHER_PARTS):
-                    found[bare] = opened.get_tensor(name)
+    found = _read_files(tower) if tower.open_clip is None else tower.open_clip.read()
     odd = sorted(found.keys() ^ base.keys())
     odd += [name for name in sorted(base) if name in found and found[name].shape != base[name].shape]
     if odd:
@@ -247,4 +268,19 @@ def read_tower(tower: Tower, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in found.items():
         if not bool(value.float().isfinite().all()):
             raise _refused(tower.place, f"{name!r} is not finite (NaN): its training has ruined it.", _USE_ANOTHER)
+    return found
+
+
+def _read_files(tower: Tower) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    found: dict[str, Tensor] = {}
+    headers = {file: read_safetensors_header(file).tensors for file in tower.files}
+    wanted = _text_tensors({name: info for tensors in headers.values() for name, info in tensors.items()}, tower.place)
+    for file, tensors in headers.items():
+        with safe_open(file, framework="pt") as opened:
+            for name in tensors:
+                bare = name.removeprefix(_PREFIX)
+                if bare in wanted and not name.startswith(_OF_OTHER_PARTS):
+                    found[bare] = opened.get_tensor(name)
     return found

@@ -251,7 +251,7 @@ def test_what_is_no_text_encoder_is_said(tiny_folder: Path, tiny_model: SD1Model
     save_file({"unet.a": torch.ones(2)}, tmp_path / "x.safetensors")
     for path, says in (
         (tiny_folder, "whole pipeline"),
-        (tmp_path / "empty", "no config.json"),
+        (tmp_path / "empty", "neither config.json nor open_clip_config.json"),
         (run.path, "without export/transformers"),
         (tmp_path / "x.safetensors", "other tensors, such as 'unet.a'"),
         (tmp_path / "absent", "is not there"),
