@@ -100,7 +100,8 @@ def compare(
     _refuse_other_base(session, rundir, chosen, progress)
     wanted = asked(config, session.ledger, session.feed.caption_tools, _unrelated(session), prompts)
     parts = parts_of(*_parts(session, config.objective))
-    part = folder.with_name(f".{folder.name}.part")
+    whole = folder.resolve()
+    part = whole.with_name(f".{whole.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     images: dict[str, list[Image]] = {}
     losses: dict[str, dict[str, PartLosses]] = {}
@@ -120,8 +121,8 @@ def compare(
     page = _page(config, rundir, session, result, wanted, images, count)
     write_json(part / RECORD, result.as_dict())
     write_atomic(part / PAGE, render(page).encode())
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    shutil.rmtree(whole, ignore_errors=True)
+    part.rename(whole)
     return result
 
 
@@ -170,9 +171,17 @@ def _what(run: Path, steps: Sequence[int], device: str) -> tuple[RunConfig, RunD
 
 
 def _refuse_strange(folder: Path) -> None:
-    """Refuses to replace a folder that is no older report."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).is_file())):
-        raise UserError(f"{str(folder)!r} is there and is no report.", where="--out", fix="Choose a new folder.")
+    """Refuses to replace anything but an older report."""
+    if not folder.exists():
+        return
+    strange = [] if folder.is_dir() else [folder.name]
+    strange = strange or sorted({entry.name for entry in folder.iterdir()} - {PAGE, RECORD, PICTURES})
+    if strange:
+        raise UserError(
+            f"{str(folder)!r} would be replaced, and {strange[0]!r} there is no part of a report.",
+            where="--out",
+            fix="Choose a new folder.",
+        )
 
 
 def _refuse_other_base(session: Session, rundir: RunDir, steps: Sequence[int], progress: Progress) -> None:
