@@ -181,10 +181,11 @@ def _train(
 def _validate(session: Session, status: RunStatus, progress: Progress) -> dict[str, float]:
     """Measures the held-out part if that is due at the step that the run is at; returns what the step's line gets."""
     step, watch = session.state.step, session.watch
+    trained = step > session.state.skipped
     if watch is None or not watch.due(step):
         return {}
     with session.tuned_weights():
-        return watch.measure(step, status, progress)
+        return watch.measure(step, status, progress, trained=trained)
 
 
 def _draw_samples(config: RunConfig, rundir: RunDir, session: Session, progress: Progress) -> None:

@@ -18,6 +18,7 @@ from limner.core.rundir import RunDir, read_metrics
 from limner.models.sd1 import SD1
 from limner.run import finetune
 from limner.training.course import Measurement
+from limner.training.precision import Precision
 from tests.numerics.conftest import run_config
 from tests.numerics.test_resume import TIMES, Interrupt, StopAt, assert_same_run
 from tests.tiny import save_tiny, save_tiny_clip
@@ -261,6 +262,56 @@ def test_the_running_average_is_what_is_measured_and_exported(model: Path, pictu
     exported = load_file(run.export / "peft" / "unet" / "adapter_model.safetensors")
     key = "base_model.model." + name.removeprefix("unet.").replace(".default", "")
     assert torch.equal(exported[key], averaged[name])
+
+
+def scale(patch: pytest.MonkeyPatch, init: float, **options: Any) -> None:
+    """Lets fp16's scaler begin with 2 ** ``init``; 2 ** 10 fits, 2 ** 26 overflows, and it comes down at once."""
+    options = {"backoff_factor": 2.0**-16, **options}
+    patch.setattr(Precision, "scaler", lambda self: torch.amp.GradScaler("cpu", init_scale=2.0**init, **options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_the_best_checkpoint_is_exported_though_the_scaler_skipped_steps_after_it(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decay: float | None
+) -> None:
+    scale(monkeypatch, 10, growth_factor=2.0**16, growth_interval=1)  # each second step overflows
+    train = {"steps": 24, "keep_checkpoints": 1, "save_every": 99, "ema_decay": decay, "precision": "fp16"}
+    chosen: dict[str, Any] = {**WORSE, "train": train, "export": None, "validation": {"every": 1}}
+    result = finetune(config(model, pictures, tmp_path / "run", **chosen))
+    run, losses = RunDir(result.out), measured(RunDir(result.out))
+    assert result.validation is not None
+    best = result.validation.exported_step
+    assert best == min((step for step in losses if step > 0), key=lambda step: losses[step])
+    assert [line.get("skipped", False) for line in read_metrics(run.metrics)] == [False, True] * 12
+    assert losses[best + 1] == losses[best] < losses[24]
+    assert run.checkpoint_steps() == [best, 24]
+    name = "weights" if decay is None else "ema"
+    kept = {key.removeprefix("unet."): value for key, value in weights(run, best, name).items()}
+    exported = SD1(path=str(result.exports[0].path)).load().unet.state_dict()
+    assert all(torch.equal(exported[key], kept[key]) for key in kept)
+    assert not equal(weights(run, best, name), weights(run, 24, name))
+
+
+def test_a_step_that_the_scaler_skipped_before_any_update_is_not_the_best(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale(monkeypatch, 42)  # two steps overflow
+    train = {"steps": 3, "keep_checkpoints": 1, "save_every": 99, "ema_decay": None, "precision": "fp16"}
+    chosen: dict[str, Any] = {**WORSE, "train": train, "optimizer": {"lr": 0.1}, "export": None}
+    heard = Said()
+    result = finetune(
+        config(model, pictures, tmp_path / "run", **chosen, validation={"every": 1, "patience": 2}), progress=heard
+    )
+    run, losses = RunDir(result.out), measured(RunDir(result.out))
+    assert [line.get("skipped", False) for line in read_metrics(run.metrics)] == [True, True, False]
+    assert losses[0] == losses[1] == losses[2] < losses[3]
+    assert result.validation is not None
+    assert result.validation.exported_step == result.validation.best_step == 3
+    kept = {name.removeprefix("unet."): value for name, value in weights(run, 3).items()}
+    exported = SD1(path=str(result.exports[0].path)).load().unet.state_dict()
+    assert all(torch.equal(exported[name], kept[name]) for name in kept)
+    assert any("NOTHING WAS LEARNED THAT GENERALISES" in text for text in heard.warnings)
 
 
 def test_another_split_or_another_way_to_measure_is_another_run(model: Path, pictures: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from limner.core.errors import UserError
 from limner.core.rundir import RunDir, read_metrics, write_atomic, write_json
 from limner.training.validation import Validation
 
-Weights = Literal["the running average", "the trained weights"]
+Weights = Literal["the running average", "the trained weights", "the base model's weights"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,12 @@ class Measurement:
     by_timestep: tuple[float, ...]
     """The means of equal parts of the timesteps, the least noisy first; empty where the loss has no timesteps."""
     weights: Weights
-    """Which weights were measured."""
+    """Which weights were measured; the base model's at step 0, and after steps that fp16's scaler all skipped."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether an update had moved the weights."""
+        return self.step > 0 and self.weights != "the base model's weights"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Course:
     @property
     def best(self) -> Measurement | None:
         """The lowest loss of a trained model, the first of equals; None before the first one."""
-        trained = [measurement for measurement in self.measurements if measurement.step > 0]
+        trained = (measurement for measurement in self.measurements if measurement.trained)
         return min(trained, key=lambda measurement: (measurement.loss, measurement.step), default=None)
 
     def patience_is_over(self) -> str | None:
@@ -97,7 +102,9 @@ class Course:
         if patience is None or not self.measurements:
             return None
         beaten, waited = self.measurements[0], 0
-        for measurement in self.measurements[1:]:
+        for measurement in self.measurements:
+            if not measurement.trained:
+                continue
             waited += 1
             if measurement.loss < beaten.loss * (1 - margin):
                 beaten, waited = measurement, 0

@@ -33,17 +33,21 @@ class Watch:
         """Returns whether the loss should be measured at ``step`` and was not yet."""
         return self.course.settings.due(step, self.steps) and not self.course.measured(step)
 
-    def measure(self, step: int, status: RunStatus, progress: Progress) -> dict[str, float]:
-        """Measures and writes it down; returns what the line of the step says of it. The weights must be in place."""
+    def measure(self, step: int, status: RunStatus, progress: Progress, *, trained: bool) -> dict[str, float]:
+        """Measures and writes it down; returns what the line of the step says of it. The weights must be in place.
+
+        ``trained`` is False as long as they are the base model's: fp16's scaler may skip the first steps.
+        """
         try:
             found = self.held_out.measure(lambda done, total: progress.stage("validation", done, total))
         except NonFiniteError as error:
             raise NonFiniteError(f"step {step}: {error.what}", fix=error.fix) from None
         weights: Weights = "the running average" if self.averaged else "the trained weights"
+        weights = weights if trained else "the base model's weights"
         self.course.add(Measurement(step, found.loss, found.by_timestep, weights))
         self.tell(status)
         base = self.course.measurements[0].loss
-        compared = "the base model's" if step == 0 else f"{change(found.loss, base)}, of {weights}"
+        compared = f"{change(found.loss, base)}, of {weights}" if trained else "the base model's"
         best = ", the best so far" if step == self.best_step else ""
         progress.say(f"step {step}: validation loss {found.loss:.5f} ({compared}){best}")
         return {"validation_loss": found.loss}

@@ -53,6 +53,19 @@ def test_the_best_is_the_first_of_the_lowest_and_never_the_base(tmp_path: Path) 
     assert best.step == 20
 
 
+def test_a_step_that_moved_nothing_is_no_trained_model_and_costs_no_patience(tmp_path: Path) -> None:
+    made = course(tmp_path, [1.0], patience=2)
+    for step in (10, 20, 30):
+        made.add(Measurement(step, 1.0, (), "the base model's weights"))
+    assert made.best is None
+    assert made.patience_is_over() is None
+    made.add(Measurement(40, 2.0, (), "the trained weights"))
+    assert made.best is not None
+    assert made.best.step == 40
+    made.add(Measurement(50, 3.0, (), "the trained weights"))
+    assert made.patience_is_over() is not None
+
+
 def test_a_course_is_read_back_to_the_last_bit_and_later_measurements_are_dropped(tmp_path: Path) -> None:
     written = course(tmp_path, [1.0, 1 / 3, 0.2, 0.1 + 0.2])
     read = Course(RunDir(tmp_path), written.settings)
