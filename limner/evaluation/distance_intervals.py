@@ -3,8 +3,8 @@
 A plain bootstrap is wrong for them. A picture drawn twice makes a pair of distance 0, that pulls every resampled
 distance up: by as much as the whole number. On 30 simulated pairs of sets with a known distance (20 to 200 pictures,
 4 or 64 features, both kernels) such intervals held the truth in 0 % to 94 % of the experiments. Leaving out the pairs
-of a picture with itself, however often it was drawn, they held it in 94 % to 100 %: wide rather than narrow, most so
-where the two sets are of one distribution.
+of a picture with itself, however often it was drawn, they held it in 94 % to 100 %, and in 93 % to 100 % of 18 more
+with 10 to 100 pictures: wide rather than narrow, most so where the two sets are of one distribution.
 
 For the Fréchet distance of sets resampled with repetition the same happens, and cannot be undone pair by pair. There
 the jackknife leaves out a twentieth of the pictures at a time, and repeats none.
@@ -143,12 +143,13 @@ def _within(x: Array, counts: Array, kernel: Kernel) -> Array:
     """Returns the mean kernel of two different pictures of ``x`` [N, D], weighted by ``counts`` [R, N], as [R]."""
     import numpy
 
-    total = numpy.zeros(len(counts))
+    total: Array = numpy.zeros(len(counts))
     for start in range(0, len(x), _AT_ONCE):
         block = kernel(x[start : start + _AT_ONCE], x)
         numpy.fill_diagonal(block[:, start:], 0.0)
         total += numpy.einsum("rn,rn->r", counts[:, start : start + _AT_ONCE] @ block, counts)
-    return total / (len(x) ** 2 - (counts**2).sum(axis=1))
+    pairs: Array = len(x) ** 2 - (counts**2).sum(axis=1)
+    return total / pairs
 
 
 def _across(a: Array, of_a: Array, b: Array, of_b: Array, kernel: Kernel) -> Array:

@@ -96,7 +96,8 @@ def gaussian_distance(a: Any, b: Any, sigma: float = SIGMA, *, diagonal: bool = 
 
 def cubic_kernel(x: Array, y: Array) -> Array:
     """Returns ``(x.y / D + 1)^3`` [N, M] of each row of ``x`` [N, D] and each of ``y`` [M, D]."""
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    products: Array = x @ y.T / x.shape[1] + 1
+    return products**3
 
 
 def gaussian_kernel(x: Array, y: Array, sigma: float) -> Array:
@@ -104,7 +105,8 @@ def gaussian_kernel(x: Array, y: Array, sigma: float) -> Array:
     import numpy
 
     squared = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1) - 2 * (x @ y.T)
-    return numpy.exp(numpy.maximum(squared, 0.0) / (-2 * sigma**2))
+    kernel: Array = numpy.exp(numpy.maximum(squared, 0.0) / (-2 * sigma**2))
+    return kernel
 
 
 def mean_discrepancy(a: Array, b: Array, kernel: Kernel, *, diagonal: bool = False) -> float:
@@ -210,7 +212,7 @@ def unit_rows(rows: Array, name: str) -> Array:
     """Returns the rows divided by their norms; raises ValueError where one is all zeros and so has no direction."""
     import numpy
 
-    norms = numpy.linalg.norm(rows, axis=1, keepdims=True)
+    norms: Array = numpy.linalg.norm(rows, axis=1, keepdims=True)
     if not norms.all():
         raise ValueError(f"row {int(norms.argmin())} of {name} is all zeros; it has no cosine")
     return rows / norms
