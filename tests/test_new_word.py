@@ -18,6 +18,7 @@ from limner.core.errors import ConfigError, UserError
 from limner.core.rundir import RunDir
 from limner.drawing import draw
 from limner.preflight import plan
+from tests.heard import Heard
 from tests.numerics.conftest import run_config
 from tests.tiny import save_tiny
 
@@ -43,21 +44,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(model: Path, pictures: Path, out: Path, **changes: Any) -> RunConfig:
     values = {"method": WORD, "objective": {"caption_dropout": 0.0}, "schedule": {"warmup_steps": 0}, **changes}
     return run_config(model, pictures, out, **values)
-
-
-class Heard:
-    """A listener that keeps what is told."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def step(self, line: Any, steps: int) -> None: ...
-    def say(self, text: str) -> None: ...
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def table(self, title: str, rows: Any) -> None: ...
-    def stage(self, name: str, done: int, total: int) -> None: ...
 
 
 def captions(folder: Path, texts: Sequence[str]) -> Path:

@@ -21,25 +21,11 @@ from limner.core.rundir import RunDir
 from limner.evaluation.change import pixel_change
 from limner.report import CompareResult, compare
 from limner.report.evidence import HELD_OUT, LEARNED
+from tests.heard import Heard
 from tests.numerics.conftest import run_config
 from tests.tiny import save_tiny, save_tiny_clip
 
 PROMPTS = ["a red circle", "a dog"]
-
-
-class Said:
-    """A listener that keeps what is told."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def step(self, line: Any, steps: int) -> None: ...
-    def say(self, text: str) -> None: ...
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def table(self, title: str, rows: Any) -> None: ...
-    def stage(self, name: str, done: int, total: int) -> None: ...
 
 
 def config(root: Path, name: str = "run", **changes: Any) -> RunConfig:
@@ -188,7 +174,7 @@ def test_another_base_model_is_refused_and_other_pictures_are_told(place: Path, 
     recipe = RunDir(root / "run").config
     recipe.write_text(recipe.read_text().replace(str(place), str(root)))
     (root / "pictures" / "03.txt").write_text("something else\n", encoding="utf-8")
-    heard = Said()
+    heard = Heard()
     compare(root / "run", steps=[4], progress=heard)
     assert any("are not those that step 4 learned from" in text for text in heard.warnings)
     shutil.rmtree(root / "model")
