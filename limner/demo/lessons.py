@@ -33,6 +33,7 @@ from limner.demo.judging import (
     assess_sitter,
     assess_style,
 )
+from limner.methods.lora import Lora
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,27 @@ class Settings:
     """Pictures drawn at once."""
     class_pictures: int = 0
     """Pictures of the class, drawn by the base model, for prior preservation."""
+    targets: tuple[str, ...] = Lora().targets
+    """The layers of the denoiser that get an adapter."""
 
 
-STYLE = Settings(pictures=40, prompts=24, steps=200, warmup_steps=10, batch_size=8, lr=1e-3, rank=8, text_encoder=False)
+EVERY_LAYER = (
+    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
+    "conv1", "conv2", "conv_shortcut", "conv", "conv_in", "conv_out",
+)  # fmt: skip
+"""Those of recipes/sd1_conv_lora.yaml. The built-in model's finest level, which draws the lines, has no attention: the
+usual adapters, on attention alone, do not reach it."""
+STYLE = Settings(
+    pictures=40,
+    prompts=24,
+    steps=200,
+    warmup_steps=10,
+    batch_size=8,
+    lr=2e-3,
+    rank=16,
+    text_encoder=False,
+    targets=EVERY_LAYER,
+)
 SITTER = Settings(
     pictures=5,
     prompts=24,

@@ -188,7 +188,12 @@ def _config(out: Path, lesson: Lesson, model: str, *, resolution: int) -> RunCon
             "model": {"kind": "sd1", "path": model},
             "dataset": lesson.dataset,
             "images": {"resolution": resolution},
-            "method": {"kind": "lora", "rank": settings.rank, "text_encoder": settings.text_encoder},
+            "method": {
+                "kind": "lora",
+                "rank": settings.rank,
+                "targets": settings.targets,
+                "text_encoder": settings.text_encoder,
+            },
             "optimizer": {"kind": "adamw", "lr": settings.lr},
             "schedule": {"kind": "cosine", "warmup_steps": settings.warmup_steps},
             "train": {"steps": settings.steps, "batch_size": settings.batch_size},

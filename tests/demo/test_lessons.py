@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 import limner.demo.lessons
@@ -29,6 +30,9 @@ from limner.demo.lessons import (
     sitter_lesson,
     style_lesson,
 )
+from limner.models.sd1 import SD1
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Listener(Silent):
@@ -43,6 +47,17 @@ def save_pictures(folder: Path, count: int) -> None:
     folder.mkdir(exist_ok=True)
     for number in range(count):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
+
+
+def test_a_style_is_taught_to_every_layer_that_the_recipe_for_textures_names_and_photos_likewise() -> None:
+    values = yaml.safe_load((ROOT / "recipes" / "sd1_conv_lora.yaml").read_text(encoding="utf-8"))
+    assert list(STYLE.targets) == list(PHOTOS.targets) == values["method"]["targets"]
+
+
+def test_the_finest_level_of_the_built_in_model_has_no_attention() -> None:
+    names = SD1(path="builtin").load().unet.state_dict()
+    assert not [name for name in names if name.startswith(("down_blocks.0.attentions", "up_blocks.2.attentions"))]
+    assert [name for name in names if name.startswith("down_blocks.1.attentions")]
 
 
 def test_the_style_is_tested_on_prompts_that_are_not_in_the_set(tmp_path: Path) -> None:
