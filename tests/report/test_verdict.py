@@ -34,7 +34,11 @@ def evidence(
 
 CASES: dict[Name, list[Evidence]] = {
     "good": [evidence(), evidence(since=0.005), evidence(since=-0.05), evidence(worth=None), evidence(worth=0.02)],
-    "undertrained": [evidence(learned=-0.005), evidence(learned=0.3, held_out=0.3, worth=-0.3)],
+    "undertrained": [
+        evidence(learned=-0.005),
+        Evidence(1, compared(-0.0049, noise=1e-4), compared(-0.1), None, None),
+        evidence(learned=0.3, held_out=0.3, worth=-0.3),
+    ],
     "captions do not fit": [evidence(worth=-0.05), evidence(worth=0.005), evidence(worth=0.0, held_out=0.1)],
     "overtrained": [evidence(held_out=0.1), evidence(held_out=0.1, worth=None), evidence(since=0.05)],
     "not shown": [
