@@ -48,7 +48,7 @@ RUNS: dict[Name, dict[str, Any]] = {
     "good": {"data": "fitting", "steps": 60, "lr": 1e-3},
     "undertrained": {"data": "fitting", "steps": 4, "lr": 1e-5},
     "captions do not fit": {"data": "shuffled", "steps": 60, "lr": 1e-3},
-    "overtrained": {"data": "few", "steps": 150, "lr": 5e-3},
+    "overtrained": {"data": "few", "steps": 250, "lr": 5e-3},
 }
 
 
@@ -71,7 +71,7 @@ def test_a_run_is_called_by_its_name(name: Name, place: Path) -> None:
         "export": [],
     })  # fmt: skip
     limner.finetune(config)
-    found = compare(config.out, steps=[25, 150] if name == "overtrained" else [values["steps"]])
+    found = compare(config.out, steps=[25, 250] if name == "overtrained" else [values["steps"]])
     assert found.verdicts[-1].name == name, found.rows()
     assert found.recommendation.step == {"good": 60, "overtrained": 25}.get(name)
     assert RunDir(config.out).report.joinpath("index.html").is_file()
