@@ -64,7 +64,7 @@ def test_a_run_is_called_by_its_name(name: Name, place: Path) -> None:
         "method": {"kind": "lora", "rank": 32},
         "optimizer": {"kind": "adamw", "lr": values["lr"]},
         "schedule": {"kind": "constant", "warmup_steps": 2},
-        "train": {"steps": values["steps"], "batch_size": 8, "save_every": 25, "keep_checkpoints": 9, "device": "cpu"},
+        "train": {"steps": values["steps"], "batch_size": 8, "save_every": 25, "keep_checkpoints": 20, "device": "cpu"},
         "validation": {"share": 0.25 if values["data"] != "few" else 0.5, "every": 1000, "export": "last"},
         "samples": {"steps": 2},
         "cache": {"folder": place / "cache"},
