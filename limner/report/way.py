@@ -17,8 +17,7 @@ from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, read_metrics, write_atomic, write_json
 from limner.evaluation.change import pixel_change
-from limner.report.evidence import MOST_PICTURES as MOST_MEASURED
-from limner.report.evidence import Evidence, PartLosses, measure_parts, parts_of, weigh
+from limner.report.evidence import MOST_PICTURES, Evidence, PartLosses, measure_parts, parts_of, weigh
 from limner.report.page import Page, Pair, render
 from limner.report.prompts import Asked, asked
 from limner.report.verdict import Recommendation, Verdict, judge, recommend, told_worth
@@ -216,7 +215,7 @@ def _parts(session: Session, objective: ObjectiveConfig) -> tuple[HeldOut, HeldO
     subject = sorted(
         (one for one in session.ledger.prepared if one.example.role == "instance"), key=lambda one: one.example.id
     )
-    some = random.Random(session.feed.seed).sample(subject, min(MOST_MEASURED, len(subject)))
+    some = random.Random(session.feed.seed).sample(subject, min(MOST_PICTURES, len(subject)))
     held_out = None if session.watch is None else session.watch.held_out
     learned = HeldOut(
         pictures=tuple(some),
