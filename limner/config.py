@@ -17,6 +17,7 @@ from limner.data.masks import Masks
 from limner.data.prompts import has_word
 from limner.data.several import layouts, subjects
 from limner.evaluation import MetricConfig
+from limner.evaluation.report import Report
 from limner.evaluation.samples import Samples
 from limner.export import Export, ExportConfig, default_exports
 from limner.export.kohya import NO_DORA
@@ -128,6 +129,8 @@ class RunConfig(Config):
     metrics: tuple[MetricConfig, ...] = ()
     """What is measured of the model before training and after, each with a data set of its own: zero_shot,
     linear_probe, retrieval."""
+    report: Report = Report()
+    """The page that shows what the training changed."""
     cache: Cache = Cache()
     """What is kept between runs."""
     export: tuple[ExportConfig, ...] | None = None

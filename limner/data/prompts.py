@@ -27,10 +27,20 @@ def fill(template: str, words: Mapping[str, str]) -> str:
 
 def has_word(text: str, word: str) -> bool:
     """Returns whether a word, or several, stand in a text and are no part of a longer word; capitals do not matter."""
-    word = word.strip().casefold()
+    return _whole(word).search(text) is not None
+
+
+def without_word(text: str, word: str) -> str:
+    """Returns the text with every place of the word left out, and no commas or spaces left where it stood."""
+    parts = (" ".join(part.split()) for part in _whole(word).sub(" ", text).split(","))
+    return ", ".join(part for part in parts if part)
+
+
+def _whole(word: str) -> re.Pattern[str]:
+    word = word.strip()
     left = r"(?<!\w)" if re.match(r"\w", word) else ""
     right = r"(?!\w)" if re.search(r"\w$", word) else ""
-    return re.search(left + re.escape(word) + right, text.casefold()) is not None
+    return re.compile(left + re.escape(word) + right, re.IGNORECASE)
 
 
 def article(noun: str) -> str:

@@ -41,7 +41,8 @@ WORLD = (
     "a black rabbit at night, pixel art",
     "a heart with bold outlines",
 )
-PROMPTS: Mapping[str, Sequence[str]] = {"photos": PHOTOS, "the built-in world": WORLD}
+WORLD_NAME = "the built-in world"
+PROMPTS: Mapping[str, Sequence[str]] = {"photos": PHOTOS, WORLD_NAME: WORLD}
 """Fixed captions by what they are about; that list is used which a vocabulary spells in fewer tokens a word."""
 POSITIONS = ("first token", "words", "end token", "padding", "all tokens")
 

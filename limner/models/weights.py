@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,14 +93,35 @@ def _did_you_mean(path: Path) -> str:
     return f". Did you mean {str(path.with_name(close[0]))!r}?" if close else "."
 
 
+_ON_DISK: ContextVar[bool] = ContextVar("on_disk", default=False)
+
+
+@contextlib.contextmanager
+def only_on_disk() -> Iterator[None]:
+    """Lets no model be downloaded inside: what is not on this disk yet is a UserError at once."""
+    token = _ON_DISK.set(True)
+    try:
+        yield
+    finally:
+        _ON_DISK.reset(token)
+
+
 def download(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """Returns the folder of a Hub snapshot, named by its commit, with the files that the patterns match."""
     import huggingface_hub
     from huggingface_hub import errors
 
-    at = f"{repo!r}" if revision is None else f"{repo!r} at revision {revision!r}"
+    at, local = f"{repo!r}" if revision is None else f"{repo!r} at revision {revision!r}", _ON_DISK.get()
     try:
-        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
+        return Path(
+            huggingface_hub.snapshot_download(
+                repo, revision=revision, allow_patterns=list(patterns), local_files_only=local
+            )
+        )
+    except errors.LocalEntryNotFoundError as error:
+        if not local:
+            raise _unreachable(at, error) from None
+        raise UserError(f"{at} is not on this disk.", where="model.path", fix="Let it be downloaded.") from None
     except errors.GatedRepoError:
         what, fix = "must be asked for on its page on the Hub first", "Accept its terms there, then: hf auth login"
     except errors.RepositoryNotFoundError:
@@ -108,10 +130,17 @@ def download(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
     except errors.RevisionNotFoundError:
         what, fix = "does not exist on the Hub", "Name a branch, a tag or a commit of that model."
     except (OSError, ValueError, errors.HTTPError) as error:
-        reason = str(error).splitlines()[0]
-        what = f"is not a folder here, and the Hub could not be reached for it ({reason})"
-        fix = "Check the connection, or name a folder or a file on this disk."
+        raise _unreachable(at, error) from None
     raise UserError(f"{at} {what}.", where="model.path", fix=fix)
+
+
+def _unreachable(at: str, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0]
+    return UserError(
+        f"{at} is not a folder here, and the Hub could not be reached for it ({reason}).",
+        where="model.path",
+        fix="Check the connection, or name a folder or a file on this disk.",
+    )
 
 
 # ----------------------------------------------------------------------------------------- weights of a component

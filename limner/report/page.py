@@ -8,9 +8,11 @@ from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from limner.core.intervals import Change
 from limner.page import Rows, data_uri, document, header, learned_from, loss_curve, smaller, table
 from limner.report.evidence import HELD_OUT, LEARNED, Compared, Evidence, Worth
 from limner.report.prompts import GROUPS, Group
+from limner.report.scores import Score
 from limner.report.verdict import Recommendation, Verdict
 
 if TYPE_CHECKING:
@@ -33,6 +35,20 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Drawn pictures beside the nearest ones that were learned from."""
+
+    encoder: str
+    """The network that says what is near."""
+    threshold: float
+    """Above it a picture is called a copy."""
+    taken_from: str
+    """How many pictures of which kind the threshold was taken from."""
+    rows: tuple[tuple[Image, Image, float, bool], ...]
+    """The drawn picture, the nearest one, the cosine of the two, and whether it is a copy."""
+
+
+@dataclass(frozen=True)
 class Page:
     """All that the page shows."""
 
@@ -44,6 +60,11 @@ class Page:
     result: tuple[Evidence, ...]
     verdicts: tuple[Verdict, ...]
     recommendation: Recommendation
+    scores: tuple[Score, ...]
+    """Of the shown checkpoint."""
+    left_out: Rows
+    """What could not be measured, and why."""
+    beside: Beside | None
     by_timestep: Mapping[str, Mapping[str, Sequence[float]]]
     drift: Mapping[str, Mapping[str, float]]
     steps: tuple[tuple[int, float, float], ...]
@@ -66,6 +87,8 @@ def render(page: Page) -> str:
         _verdict(page),
         _numbers(page),
         *_sections(page),
+        _scores(page),
+        _copies(page.beside),
         _timesteps(page),
         learned_from(page.ledger, page.pictures),
         _training(page),
@@ -130,6 +153,60 @@ def _worth(worth: Worth | None) -> str:
     return (
         f"<td><strong>{value:.4f}</strong> <span>{low:.4f} to {high:.4f}</span>"
         f'<span class="small">{worth.base[0]:.4f} before; pictures: {escape(worth.part)}</span>{nothing}</td>'
+    )
+
+
+def _scores(page: Page) -> str:
+    """Returns what networks see in the pictures, and what could not be measured."""
+    head = "".join(
+        f'<th scope="col">{name}</th>'
+        for name in ("what", "pictures", "the base model", f"step {page.shown}", "change, 95 % interval")
+    )
+    body = "".join(
+        f'<tr><th scope="rowgroup" colspan="5">{escape(encoder)}, {escape(prompts)}</th></tr>'
+        + "".join(
+            f'<tr><th scope="row">{escape(one.metric)}</th><td>{one.pictures}</td><td>{one.base:.3f}</td>'
+            f"<td>{one.tuned:.3f}</td>{_change(one.change)}</tr>"
+            for one in rows
+        )
+        for (encoder, prompts), rows in groupby(page.scores, key=lambda one: (one.encoder, one.prompts))
+    )
+    measured = (
+        f'<div class="scroll"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        if page.scores
+        else ""
+    )
+    why = f'<h3>Not measured</h3><div class="scroll">{table(page.left_out)}</div>' if page.left_out else ""
+    return (
+        '<section class="wide"><h2>What networks see in the pictures</h2><p>Pairs of pictures from the same noise; the '
+        "interval is that of the change, and takes the pictures to be independent. With pictures of other prompts, "
+        "likeness to the training pictures that rises is a leak: the training shows uncalled.</p>"
+        f"{measured}{why}</section>"
+    )
+
+
+def _change(change: Change) -> str:
+    noise = '<span class="small">within the noise</span>' if change.within_noise else ""
+    return f"<td><strong>{change.value:+.3f}</strong> <span>{change.low:+.3f} to {change.high:+.3f}</span>{noise}</td>"
+
+
+def _copies(beside: Beside | None) -> str:
+    """Returns the drawn pictures that are nearest to one that was learned from, each beside it."""
+    if beside is None:
+        return ""
+    articles = "".join(
+        '<article class="twin"><div>'
+        + "".join(
+            f'<img src="{_shown(image)}" alt="{text}">' for image, text in ((own, "drawn"), (other, "learned from"))
+        )
+        + f'</div><p class="small">{likeness:.3f}{": a copy" if copy else ""}</p></article>'
+        for own, other, likeness, copy in beside.rows
+    )
+    return (
+        '<section class="wide"><h2>Learned by heart?</h2><p>Drawn (left) and the nearest picture that was learned from '
+        f"(right), the nearest pairs first, by {escape(beside.encoder)}. Above a likeness of {beside.threshold:.3f} a "
+        f"picture is called a copy: so near to them came none of {escape(beside.taken_from)}.</p>"
+        f'<div class="pairs">{articles}</div></section>'
     )
 
 
@@ -212,6 +289,8 @@ _CSS = """
 .numbers td{white-space:nowrap;font-variant-numeric:tabular-nums}
 .numbers th{white-space:nowrap;overflow-wrap:normal}
 .numbers td .small{display:block}
+.twin div{display:grid;grid-template-columns:1fr 1fr;gap:4px}
+.twin img{display:block;width:100%;height:auto;border-radius:6px}
 .slider{--seen:50%;position:relative;line-height:0;border-radius:8px;overflow:hidden;background:var(--tint)}
 .slider img{display:block;width:100%;height:auto}
 .slider .after{position:absolute;inset:0;clip-path:inset(0 calc(100% - var(--seen)) 0 0)}

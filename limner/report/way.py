@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 from limner.config import RunConfig, load_config
 from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
-from limner.core.rundir import RunDir, read_metrics, write_atomic, write_json
-from limner.evaluation.change import pixel_change
+from limner.core.rundir import RunDir, write_atomic, write_json
+from limner.report.assembling import assemble
+from limner.report.drawing import BASE, draw, drift
 from limner.report.evidence import MOST_PICTURES, Evidence, PartLosses, measure_parts, parts_of, weigh
-from limner.report.page import Page, Pair, render
-from limner.report.prompts import Asked, asked
+from limner.report.page import render
+from limner.report.prompts import Asked, about_something_else, asked
+from limner.report.scores import Drawn, Score
+from limner.report.seeing import given, look
 from limner.report.verdict import Recommendation, Verdict, judge, recommend, told_worth
 from limner.session import Session, fitting, open_session
 from limner.training.objectives import ObjectiveConfig
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from limner.training.validation import HeldOut
 
 PAGE, RECORD, PICTURES = "index.html", "report.json", "pictures"
-BASE = "base"
-_SHOWN = 24
-"""Pictures of those that were learned from that stand on the page."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,10 @@ class CompareResult:
     evidence: tuple[Evidence, ...]
     """Of each checkpoint, in the order of the steps."""
     verdicts: tuple[Verdict, ...]
+    scores: Mapping[int, tuple[Score, ...]]
+    """Of each checkpoint: what networks see in its pictures beside the base's."""
+    left_out: tuple[tuple[str, str], ...]
+    """What could not be measured, and why."""
     by_timestep: Mapping[str, Mapping[str, Sequence[float]]]
     """Of each model and part of the pictures: the losses of equal parts of the timesteps, the least noisy first."""
     drift: Mapping[str, Mapping[str, float]]
@@ -57,9 +60,14 @@ class CompareResult:
             "page": str(self.page),
             "keep": {"step": best.step, "verdict": best.verdict.name, "reason": best.reason},
             "checkpoints": [
-                {**evidence.as_dict(), "verdict": dataclasses.asdict(verdict)}
+                {
+                    **evidence.as_dict(),
+                    "verdict": dataclasses.asdict(verdict),
+                    "scores": [one.as_dict() for one in self.scores[evidence.step]],
+                }
                 for evidence, verdict in zip(self.evidence, self.verdicts, strict=True)
             ],
+            "left_out": [{"what": what, "why": why} for what, why in self.left_out],
             "losses_by_timestep": self.by_timestep,
             "pixels_moved": self.drift,
         }
@@ -97,8 +105,10 @@ def compare(
     _refuse_strange(folder)
     session = open_session(config, rundir, _Beginning(progress))
     _refuse_other_base(session, rundir, chosen, progress)
-    wanted = asked(config, session.ledger, session.feed.caption_tools, _unrelated(session), prompts)
-    parts = parts_of(*_parts(session, config.objective))
+    drawn = Drawn(_asked(config, session, prompts), count)
+    learned, held_out = _parts(session, config.objective)
+    pictures = given(config, learned, held_out)
+    parts = parts_of(learned, held_out)
     whole = folder.resolve()
     part = whole.with_name(f".{whole.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -107,22 +117,30 @@ def compare(
     for name, at in ((BASE, None), *((f"step_{step:06d}", step) for step in chosen)):
         with _weights_of(session, rundir, at):
             losses[name] = measure_parts(parts, name, progress)
-            images[name] = _draw(config, session, wanted, count, part / PICTURES / name, progress)
+            images[name] = draw(config, session, drawn, part / PICTURES / name, progress)
+    sight = look(config, session, drawn, images, pictures, progress)
     evidence = weigh(losses[BASE], {step: losses[f"step_{step:06d}"] for step in chosen})
     result = CompareResult(
         page=folder / PAGE,
         recommendation=recommend(evidence),
         evidence=evidence,
         verdicts=tuple(judge(one) for one in evidence),
+        scores={step: tuple(sight.scores[f"step_{step:06d}"]) for step in chosen},
+        left_out=tuple(sight.left_out),
         by_timestep={name: {part: one.by_timestep() for part, one in of.items()} for name, of in losses.items()},
-        drift=_drift(images, wanted, count),
+        drift=drift(images, drawn),
     )
-    page = _page(config, rundir, session, result, wanted, images, count)
+    page = assemble(config, rundir, session, result, drawn, images, pictures, sight)
     write_json(part / RECORD, result.as_dict())
     write_atomic(part / PAGE, render(page).encode())
     shutil.rmtree(whole, ignore_errors=True)
     part.rename(whole)
     return result
+
+
+def _asked(config: RunConfig, session: Session, extra: Sequence[str]) -> tuple[Asked, ...]:
+    others = about_something_else(fitting(session.model))
+    return asked(config, session.ledger, session.feed.caption_tools, others, extra)
 
 
 class _Beginning(Silent):
@@ -202,12 +220,6 @@ def _refuse_other_base(session: Session, rundir: RunDir, steps: Sequence[int], p
             progress.warn(f"the pictures are not those that step {step} learned from; its losses are on today's")
 
 
-def _unrelated(session: Session) -> Sequence[str]:
-    from limner.evaluation.hidden_states import fitting_prompts
-
-    return fitting_prompts(fitting(session.model).tokenizer)[1]
-
-
 def _parts(session: Session, objective: ObjectiveConfig) -> tuple[HeldOut, HeldOut | None]:
     """Returns the pictures that were learned from, some where there are many, and those that were held out."""
     from limner.training.validation import HeldOut, Validation
@@ -241,128 +253,3 @@ def _weights_of(session: Session, rundir: RunDir, step: int | None) -> Iterator[
     load_weights(rundir.checkpoint(step), session.state)
     with session.tuned_weights():
         yield
-
-
-# -------------------------------------------------------------------------------------------------------- the pictures
-def _draw(
-    config: RunConfig, session: Session, wanted: Sequence[Asked], count: int, folder: Path, progress: Progress
-) -> list[Image]:
-    """Draws ``count`` pictures of each prompt with the weights in place, as samples are drawn, into ``folder``."""
-    from limner.evaluation.generate import GenerateRequest, generate
-    from limner.evaluation.picture import save_picture
-
-    folder.mkdir(parents=True)
-    side = config.images.resolution
-    request = GenerateRequest(
-        prompts=tuple(one.prompt for one in wanted),
-        negative=config.samples.negative,
-        seed=config.samples.seed,
-        spread=True,
-        steps=config.samples.steps,
-        guidance=config.samples.guidance,
-        scheduler=config.samples.scheduler,
-        count=count,
-        size=config.samples.size or (side, side),
-    )
-    images: list[Image] = []
-    told: set[str] = set()
-    with session.precision.autocast():
-        for picture in generate(fitting(session.model), request):
-            save_picture(picture, folder / f"{len(images):03d}.png")
-            images.append(picture.image)
-            for warning in set(picture.warnings) - told if folder.name == BASE else ():
-                progress.warn(warning)
-                told.add(warning)
-            progress.stage(f"pictures, {folder.name}", len(images), len(wanted) * count)
-    return images
-
-
-def _drift(images: Mapping[str, Sequence[Image]], wanted: Sequence[Asked], count: int) -> dict[str, dict[str, float]]:
-    """Returns how far the pictures of each checkpoint are from the base's, by the group of their prompts."""
-    groups = [one.group for one in wanted for _ in range(count)]
-    found: dict[str, dict[str, float]] = {}
-    for name, drawn in images.items():
-        if name == BASE:
-            continue
-        by_group: dict[str, list[float]] = {}
-        for group, base, tuned in zip(groups, images[BASE], drawn, strict=True):
-            by_group.setdefault(group, []).append(pixel_change(base, tuned))
-        found[name] = {group: sum(changes) / len(changes) for group, changes in by_group.items()}
-    return found
-
-
-# ------------------------------------------------------------------------------------------------------------ the page
-def _page(
-    config: RunConfig,
-    rundir: RunDir,
-    session: Session,
-    result: CompareResult,
-    wanted: Sequence[Asked],
-    images: Mapping[str, Sequence[Image]],
-    count: int,
-) -> Page:
-    shown = result.recommendation.step or result.evidence[-1].step
-    pairs = [
-        Pair(
-            group=one.group,
-            prompt=one.prompt,
-            seed=config.samples.seed + place * count + number,
-            before=images[BASE][place * count + number],
-            after=images[f"step_{shown:06d}"][place * count + number],
-        )
-        for place, one in enumerate(wanted)
-        for number in range(count)
-    ]
-    lines = read_metrics(rundir.metrics)
-    return Page(
-        run=str(rundir.path),
-        model=session.model.source.name,
-        shown=shown,
-        pairs=tuple(pairs),
-        result=result.evidence,
-        verdicts=result.verdicts,
-        recommendation=result.recommendation,
-        by_timestep=result.by_timestep,
-        drift=result.drift,
-        steps=tuple((line["step"], line["loss"], line["lr"]) for line in lines),
-        seconds=sum(line.get("seconds", 0.0) for line in lines),
-        pictures=_thumbnails(session, config),
-        ledger=session.ledger.summary(),
-        settings=_settings(config),
-        environment=_environment(rundir),
-    )
-
-
-def _thumbnails(session: Session, config: RunConfig) -> tuple[Image, ...]:
-    from limner.data.image import decode
-
-    subject = [one for one in session.ledger.prepared if one.example.role == "instance"]
-    return tuple(
-        decode(
-            one.example.image.read(), background=config.images.background_rgb, max_pixels=config.images.max_pixels
-        ).image
-        for one in subject[:_SHOWN]
-    )
-
-
-def _settings(config: RunConfig) -> tuple[tuple[str, str], ...]:
-    samples, train = config.samples, config.train
-    return (
-        ("method", json.dumps(config.method.model_dump(mode="json", exclude_defaults=True))),
-        ("optimizer", json.dumps(config.optimizer.model_dump(mode="json", exclude_defaults=True))),
-        ("schedule", f"{config.schedule.kind}, {config.schedule.warmup_steps} steps of warm-up"),
-        ("batch", f"{train.batch_size} pictures a step"),
-        (
-            "drawn with",
-            f"{samples.steps} denoising steps, guidance {samples.guidance:g}, "
-            f"{samples.scheduler or 'the model’s own sampler'}, seeds from {samples.seed}",
-        ),
-    )
-
-
-def _environment(rundir: RunDir) -> tuple[tuple[str, str], ...]:
-    try:
-        found = json.loads(rundir.environment.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return ()
-    return tuple((str(key), str(value)) for key, value in found.items()) if isinstance(found, dict) else ()

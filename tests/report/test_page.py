@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from PIL import Image
 
+from limner.core.intervals import Change
 from limner.report.evidence import HELD_OUT, LEARNED
-from limner.report.page import Page, Pair, render
+from limner.report.page import Beside, Page, Pair, render
+from limner.report.scores import CALLED, OTHERS, Score
 from limner.report.verdict import judge, recommend
 from tests.elements import Elements
 from tests.report.test_verdict import evidence
@@ -33,6 +35,12 @@ def page(side: int = 16) -> Page:
         result=row,
         verdicts=tuple(judge(one) for one in row),
         recommendation=recommend(row),
+        scores=(
+            Score("CLIP score", NASTY, CALLED, 20.0, 21.0, Change(1.0, 0.5, 1.5, 12), 12),
+            Score("likeness", NASTY, OTHERS, 0.5, 0.51, Change(0.01, -0.5, 0.5, 12), 12),
+        ),
+        left_out=((NASTY, NASTY),),
+        beside=Beside(NASTY, 0.9, NASTY, ((picture("red"), picture("blue"), 0.95, True),)),
         by_timestep={name: {LEARNED: (0.1, 0.2), HELD_OUT: (0.3, 0.4)} for name in ("base", "step_000010")},
         drift={"step_000010": {"recipe": 0.25, "unrelated": 0.01}},
         steps=((1, 0.5, 1e-3), (2, 0.25, 1e-4)),
@@ -48,7 +56,7 @@ def test_every_text_is_escaped_and_every_element_closed() -> None:
     html = render(page())
     assert "<script" not in html
     found = Elements(html)
-    assert "".join(found.texts).count(NASTY) == 9
+    assert "".join(found.texts).count(NASTY) == 15
     assert sum(NASTY in (attributes.get("alt") or "") for _, attributes in found.elements) == 2
 
 
@@ -73,6 +81,10 @@ def test_the_numbers_and_what_to_keep_stand_there() -> None:
         "Pixels moved by 25.0 %",
         "2 in 2 min",
         "0.4000",
+        "+1.000 +0.500 to +1.500",
+        "+0.010 -0.500 to +0.500within the noise",
+        "0.950: a copy",
+        "Above a likeness of 0.900",
     ):
         assert words in text
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from limner.builtin.judge.network import GRID, Maps, judge_network, look_twice
+from limner.builtin.judge.network import GRID, Maps, judge_network, look, look_twice
 from limner.builtin.judge.pictures import ALL_STYLES, SEEN_KINDS
 from limner.builtin.world.colours import COLOURS
 from limner.builtin.world.render import SIDE
@@ -81,6 +81,24 @@ class Judge:
             with torch.inference_mode():
                 readings += readings_of(look_twice(self._network, scaled(pixels)))
         return readings
+
+    def features(self, pictures: Sequence[Image], batch_size: int = 64) -> Tensor:
+        """Returns what the network names a picture's style from, [N, 288] float32: mean and spread over the picture of
+        each channel of its coarsest layer and of two finer ones, so things, colours, background and texture, and not
+        where they are.
+        """
+        import torch
+
+        parts: list[Tensor] = []
+        handle = self._network["style"].register_forward_pre_hook(lambda _, inputs: parts.append(inputs[0]))
+        try:
+            for start in range(0, len(pictures), batch_size):
+                pixels = torch.stack([as_pixels(picture) for picture in pictures[start : start + batch_size]])
+                with torch.inference_mode():
+                    look(self._network, scaled(pixels))
+        finally:
+            handle.remove()
+        return torch.cat(parts).clone()
 
 
 def as_pixels(picture: Image) -> Tensor:
