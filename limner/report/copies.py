@@ -55,7 +55,7 @@ def calibrate(learned: Rows, held_out: Rows) -> Copies | None:
 
     if len(held_out) >= FEWEST:
         _, cosines = nearest(held_out, learned)
-        return Copies(learned, float(cosines.max()), len(held_out), "pictures that were held out")
+        return Copies(learned, float(cosines.max()), len(held_out), "those that were held out")
     if len(learned) < FEWEST:
         return None
     products = learned @ learned.T

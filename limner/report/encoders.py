@@ -69,8 +69,9 @@ def load_encoders(
             with nullcontext() if report.download else only_on_disk():
                 found.append(load(name, device))
         except UserError as error:
+            told = error.what if error.where == "model.path" else f"{error.where}: {error.what}"
             fix = "" if report.download else "; report.download=true lets it be downloaded"
-            missing.append((measures, f"{key}: {name}: {error.what.rstrip('.')}{fix}"))
+            missing.append((measures, f"{key}: {told.rstrip('.')}{fix}"))
         progress.stage(key, 1, 1)
     return found, missing
 

@@ -176,7 +176,11 @@ def _scores(page: Page) -> str:
         if page.scores
         else ""
     )
-    why = f'<h3>Not measured</h3><div class="scroll">{table(page.left_out)}</div>' if page.left_out else ""
+    why = (
+        f'<h3 class="without">Not measured</h3><div class="scroll">{table(page.left_out)}</div>'
+        if page.left_out
+        else ""
+    )
     return (
         '<section class="wide"><h2>What networks see in the pictures</h2><p>Pairs of pictures from the same noise; the '
         "interval is that of the change, and takes the pictures to be independent. With pictures of other prompts, "
@@ -289,6 +293,7 @@ _CSS = """
 .numbers td{white-space:nowrap;font-variant-numeric:tabular-nums}
 .numbers th{white-space:nowrap;overflow-wrap:normal}
 .numbers td .small{display:block}
+.without{margin-top:1.4em}
 .twin div{display:grid;grid-template-columns:1fr 1fr;gap:4px}
 .twin img{display:block;width:100%;height:auto;border-radius:6px}
 .slider{--seen:50%;position:relative;line-height:0;border-radius:8px;overflow:hidden;background:var(--tint)}

@@ -28,7 +28,7 @@ GROUPS: dict[Group, str] = {
 """What each group is called on the page, in the order in which they are drawn."""
 SUBJECT: tuple[Group, ...] = ("recipe", "held out", "learned from")
 """Those that ask for what was to be learned."""
-MOST_CAPTIONS = 4
+MOST_CAPTIONS = 6
 """Captions of each part of the pictures."""
 SCENES, SCENES_SEED = 8, 90
 """Scenes of the built-in world that its model is asked for, of those that it was never trained on."""

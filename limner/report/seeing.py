@@ -115,7 +115,7 @@ def _nearest(seen: Seen, drawn: Drawn, name: str) -> NearestPictures:
     assert copies is not None
     places = [place for place, one in enumerate(drawn.each()) if one.group in SUBJECT]
     of = dict(zip(places, copies.of(seen.drawn[name][places]), strict=True)) if places else {}
-    return NearestPictures(seen.encoder.name, copies.threshold, f"{copies.pictures} {copies.taken_from}", of)
+    return NearestPictures(seen.encoder.name, copies.threshold, f"{copies.pictures} pictures, {copies.taken_from}", of)
 
 
 def _readings(drawn: Drawn, images: list[Image]) -> list[dict[str, float]]:
