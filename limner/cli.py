@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from limner import __version__
-from limner.commands import comparing, making, reading
+from limner.commands import comparing, exporting, making, reading
 from limner.commands.shown import shown as _progress
 from limner.core.errors import UserError
 
@@ -57,6 +57,9 @@ def train(
             progress.say(f"stopped at step {result.step} of {result.steps}; continue with --resume")
         else:
             progress.say(f"done: {result.out}, {result.step} steps, the prediction moved by {result.change:.2g}")
+            if result.report is not None:
+                progress.table("what it came to", result.report.rows())
+                progress.say(f"before and after: {result.report.page}")
         if result.validation is not None and not isinstance(progress, JsonProgress):
             progress.say(result.validation.sentence())
     _exit_if_stopped(result)
@@ -191,6 +194,7 @@ for command in (
     reading.caption,
     reading.search,
     reading.score,
+    exporting.export,
 ):
     app.command()(command)
 app.command("new-clip")(making.new_clip)

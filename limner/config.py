@@ -58,6 +58,8 @@ class Train(Config):
     """Optimizer steps between checkpoints, or epoch; one more is written at the end and when the run is stopped."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Number of newest checkpoints that stay on the disk."""
+    keep_best: bool = False
+    """Compare all checkpoints that stay on the disk at the end, and export the one that the report recommends."""
 
     def saves(self, step: int, *, visits: int) -> bool:
         """Returns whether a checkpoint belongs to ``step`` (from 1), where an epoch has so many visits of pictures."""
@@ -193,7 +195,18 @@ def conflicts(config: RunConfig) -> list[str]:
             problems.append(f"export: {NO_DORA} Use the layouts of diffusers and PEFT.")
     problems += config.captions.conflicts(config.trigger_word)
     problems += [*_metric_conflicts(config), *_family_conflicts(config), *_tower_conflicts(config)]
-    return [*problems, *_class_conflicts(config), *_mask_conflicts(config)]
+    return [*problems, *_class_conflicts(config), *_mask_conflicts(config), *_report_conflicts(config)]
+
+
+def _report_conflicts(config: RunConfig) -> list[str]:
+    """Returns why no report can say which checkpoint is best, where it is asked to."""
+    if not config.train.keep_best:
+        return []
+    if config.model.kind != "sd1" or config.objective.kind != "denoising":
+        return ["train.keep_best: only runs that learn to draw are reported on; set validation.export=best."]
+    if not config.report.at_end:
+        return ["train.keep_best: the report says which is best, and report.at_end=false makes none."]
+    return []
 
 
 def trains_dora(method: MethodConfig) -> bool:

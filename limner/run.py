@@ -6,15 +6,17 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from limner.config import RunConfig, exports_of
+from limner.config import RunConfig
 from limner.core.config import Origins, to_yaml
 from limner.core.errors import NonFiniteError, UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_json
 from limner.data.ledger import write_ledger
+from limner.exporting import export_checkpoint, export_weights
 from limner.measuring import measure_after
+from limner.report import CompareResult, compare, compared
 from limner.resuming import continue_run, refuse_overwriting
 from limner.session import Session, fitting, open_session, probe_answer, text_states_of
 from limner.training.backward import REMEDY
@@ -48,6 +50,8 @@ class RunResult:
     """What the loss on the held-out pictures said; None where there are none, or no trained model was measured yet."""
     metrics: tuple[Comparison, ...] = ()
     """What the metrics said before training and after."""
+    report: CompareResult | None = None
+    """What the training changed, measured at its end; None where that is switched off, or cannot be."""
     text_moved: float | None = None
     """How far the hidden states of a CLIP's text encoder moved, as a share of their length; None where it did not
     train."""
@@ -56,8 +60,9 @@ class RunResult:
         """Returns the same as plain values, for JSON."""
         exports = [{"path": str(export.path), "max_error": export.max_error} for export in self.exports]
         metrics = [comparison.as_dict() for comparison in self.metrics]
-        values = dataclasses.asdict(dataclasses.replace(self, metrics=()))
-        return {**values, "out": str(self.out), "exports": exports, "metrics": metrics}
+        report = None if self.report is None else self.report.as_dict()
+        values = dataclasses.asdict(dataclasses.replace(self, metrics=(), report=None))
+        return {**values, "out": str(self.out), "exports": exports, "metrics": metrics, "report": report}
 
 
 def finetune(
@@ -71,39 +76,72 @@ def finetune(
     rundir = RunDir(config.out)
     refuse_several_processes()
     refuse_overwriting(rundir, resume)
-    with terminated_as_interrupted(), rundir.locked(), reported(rundir) as status:
-        session = open_session(config, rundir, progress)
-        if resume:
-            continue_run(session, rundir, status, progress)
-        _write_records(config, origins or {}, rundir, session)
-        status.at(session.state.step, session.steps)
-        losses, interrupted = _train(config, rundir, session, status, progress)
-        loss = sum(losses[-20:]) / len(losses[-20:]) if losses else None
-        step = session.state.step
-        if interrupted is not None:
-            status.write("stopped")
-            verdict = None if session.watch is None else session.watch.course.verdict()
-            return RunResult(config.out, step, session.steps, loss, None, interrupted=interrupted, validation=verdict)
-        exported = step if session.watch is None else session.watch.put_in_place(session.state, progress)
-        with session.tuned_weights():
-            change = _prove_change(config, session)
-            prune_checkpoints(rundir, keep=config.train.keep_checkpoints, spare=session.best_step)
-            exports = _export(config, rundir, session, exported, progress)
-            metrics = measure_after(config, rundir, fitting(session.model), progress)
-            text_moved = _text_movement(config, session, progress)
-        verdict = None if session.watch is None else session.watch.conclude(step, exported, status, progress)
-        status.write("finished")
-        return RunResult(
-            config.out,
-            step,
-            session.steps,
-            loss,
-            change,
-            exports,
-            validation=verdict,
-            metrics=metrics,
-            text_moved=text_moved,
-        )
+    with terminated_as_interrupted():
+        with rundir.locked(), reported(rundir) as status:
+            result, exported = _whole(config, rundir, status, resume, progress, origins or {})
+        if result.interrupted is None and config.report.at_end and compared(config):
+            result = _with_report(config, result, exported, progress)
+    return result
+
+
+def _whole(
+    config: RunConfig, rundir: RunDir, status: RunStatus, resume: bool, progress: Progress, origins: Origins
+) -> tuple[RunResult, int]:
+    """Trains, proves and exports; returns what it came to, and the step whose weights were exported."""
+    session = open_session(config, rundir, progress)
+    if resume:
+        continue_run(session, rundir, status, progress)
+    _write_records(config, origins, rundir, session)
+    status.at(session.state.step, session.steps)
+    losses, interrupted = _train(config, rundir, session, status, progress)
+    loss = sum(losses[-20:]) / len(losses[-20:]) if losses else None
+    step = session.state.step
+    if interrupted is not None:
+        status.write("stopped")
+        verdict = None if session.watch is None else session.watch.course.verdict()
+        stopped = RunResult(config.out, step, session.steps, loss, None, interrupted=interrupted, validation=verdict)
+        return stopped, step
+    exported = step if session.watch is None else session.watch.put_in_place(session.state, progress)
+    with session.tuned_weights():
+        change = _prove_change(config, session)
+        prune_checkpoints(rundir, keep=config.train.keep_checkpoints, spare=session.best_step)
+        exports = export_weights(config, rundir.export, session, exported, progress)
+        metrics = measure_after(config, rundir, fitting(session.model), progress)
+        text_moved = _text_movement(config, session, progress)
+    verdict = None if session.watch is None else session.watch.conclude(step, exported, status, progress)
+    status.write("finished")
+    result = RunResult(
+        config.out,
+        step,
+        session.steps,
+        loss,
+        change,
+        exports,
+        validation=verdict,
+        metrics=metrics,
+        text_moved=text_moved,
+    )
+    return result, exported
+
+
+def _with_report(config: RunConfig, result: RunResult, exported: int, progress: Progress) -> RunResult:
+    """Compares the run with its base model, exports what is recommended where that is asked for; the run is over,
+    so that nothing of it is lost if that cannot be done."""
+    best = config.train.keep_best
+    try:
+        report = compare(result.out, steps=() if best else sorted({exported, result.step}), progress=progress)
+        keep = report.recommendation
+        if best and keep.step is None:
+            progress.warn(
+                f"train.keep_best: the report recommends {keep.reason}; the files are those of step {exported}"
+            )
+        elif best and keep.step != exported:
+            progress.say(f"train.keep_best: {keep.reason}")
+            result = dataclasses.replace(result, exports=export_checkpoint(result.out, keep.step, progress=progress))
+    except UserError as error:
+        progress.warn(f"there is no report: {error}")
+        return result
+    return dataclasses.replace(result, report=report)
 
 
 def _train(
@@ -230,41 +268,6 @@ def _text_movement(config: RunConfig, session: Session, progress: Progress) -> f
     if gauge.too_far:
         progress.say(f"if it shall draw: {gauge.warning()}")
     return gauge.moved
-
-
-def _export(
-    config: RunConfig, rundir: RunDir, session: Session, step: int, progress: Progress
-) -> tuple[ExportResult, ...]:
-    """Writes the files of the weights in place, which are those of ``step``."""
-    from limner.export.metadata import file_metadata
-
-    results = []
-    exports = exports_of(config, trains_text=session.trainable.trains_text)
-    metadata = file_metadata(
-        base=session.model.source.name,
-        base_hash=session.identity["base.clip" if config.model.kind == "clip" else "base.denoiser"],
-        manifest=session.ledger.manifest,
-        trigger_word=config.trigger_word,
-        step=step,
-        settings=config.model_dump(mode="json"),
-        resolution=config.images.resolution,
-        prediction_type=session.identity.get("base.prediction_type", ""),
-        private=config.private,
-        text_encoder=session.model.source.text_encoder,
-    )
-    for number, export in enumerate(exports):
-        progress.stage("exports", number, len(exports))
-        result = export.write(
-            fitting(session.model),
-            session.trainable,
-            rundir.export / export.kind,
-            metadata,
-            fresh_base=cast("Any", config.model.load),
-        )
-        results.append(result)
-        progress.say(f"{result.path}: read back by {result.reader}, largest difference {result.max_error:.1e}")
-    progress.stage("exports", len(exports), len(exports))
-    return tuple(results)
 
 
 def _write_records(config: RunConfig, origins: Origins, rundir: RunDir, session: Session) -> None:

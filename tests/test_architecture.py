@@ -16,6 +16,7 @@ LAYERS = {
     "training": 2, "evaluation": 2, "export": 2, "builtin": 2,
     "config": 3,
     "preflight": 4, "subject": 4, "class_pictures": 4, "resuming": 4, "session": 4, "run": 4,
+    "reopening": 4, "exporting": 4,
     "drawing": 4, "measuring": 4, "blend_curve": 4, "inspect": 4, "builtin_make": 4, "judged": 4,
     "demo": 4, "study": 4, "reading": 4, "swap": 4, "new_clip": 4, "report": 4,
     "console": 5, "commands": 5, "cli": 5, "builtin_study": 5, "builtin_encoders": 5,
@@ -25,7 +26,9 @@ SIDEWAYS = {("diffusion", "core"), ("methods", "models"), ("run", "session"), ("
 SIDEWAYS |= {("session", "preflight"), ("session", "class_pictures"), ("session", "resuming")}
 SIDEWAYS |= {("preflight", "measuring"), ("session", "measuring"), ("run", "measuring"), ("blend_curve", "measuring")}
 SIDEWAYS |= {("demo", "preflight"), ("demo", "run")}
-SIDEWAYS |= {("swap", "drawing"), ("report", "session")}
+SIDEWAYS |= {("swap", "drawing"), ("report", "session"), ("report", "reopening")}
+SIDEWAYS |= {("reopening", "session"), ("exporting", "session"), ("exporting", "reopening")}
+SIDEWAYS |= {("run", "exporting"), ("run", "report")}
 SIDEWAYS |= {("study", "run"), ("builtin_study", "console"), ("builtin_encoders", "console")}
 SIDEWAYS |= {("preflight", "subject"), ("class_pictures", "preflight")}
 SIDEWAYS |= {("cli", "commands"), ("commands", "console")}

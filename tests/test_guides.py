@@ -108,7 +108,12 @@ def without_extras(words: list[str]) -> list[str]:
 def few_steps(words: list[str]) -> list[str]:
     """Returns the changes that make a training short: two steps, four where the page resumes with more."""
     steps = 4 if "train.steps=6" in words else 2
-    changes = [f"train={{steps: {steps}, batch_size: 2, device: cpu}}", "schedule.warmup_steps=0", "samples.steps=2"]
+    changes = [
+        f"train={{steps: {steps}, batch_size: 2, device: cpu}}",
+        "schedule.warmup_steps=0",
+        "samples.steps=2",
+        "report.at_end=false",
+    ]
     if any(word.startswith("dataset.class_pictures") for word in words) or "dreambooth_lora" in words[2]:
         changes += ["dataset.class_pictures=2", "dataset.class_drawing={steps: 2}"]
     if any(word.startswith("validation.") for word in words) or "validated" in words[2]:

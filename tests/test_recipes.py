@@ -14,6 +14,7 @@ from limner.builtin.pictures import draw_pictures
 from limner.config import load_config
 from limner.core.rundir import RunDir, read_metrics
 from limner.data import DatasetConfig
+from limner.report import compared
 from limner.run import finetune
 from tests.known_sets import draw_cifar10, draw_flickr8k
 from tests.tiny import save_tiny, save_tiny_clip
@@ -105,6 +106,7 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
     assert len(read_metrics(RunDir(result.out).metrics)) == 2
     assert len(list((result.out / "samples").rglob("*.png"))) == 2 * len(config.samples.prompts)
     assert result.exports
+    assert (result.report is not None) == (config.report.at_end and compared(config))
     assert [one.after.metric for one in result.metrics] == [metric.title for metric in config.metrics]
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limner.config import RunConfig, load_config
+from limner.config import RunConfig
 from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, write_atomic, write_json
+from limner.reopening import chosen_steps, config_of, reopen, weights_of
 from limner.report.assembling import assemble
 from limner.report.drawing import BASE, draw, drift
 from limner.report.evidence import MOST_PICTURES, Evidence, PartLosses, measure_parts, parts_of, weigh
@@ -23,7 +23,7 @@ from limner.report.prompts import Asked, about_something_else, asked
 from limner.report.scores import Drawn, Score
 from limner.report.seeing import given, look
 from limner.report.verdict import Recommendation, Verdict, judge, recommend, told_worth
-from limner.session import Session, fitting, open_session
+from limner.session import Session, fitting
 from limner.training.objectives import ObjectiveConfig
 
 if TYPE_CHECKING:
@@ -99,12 +99,27 @@ def compare(
     into ``out``, by default RUN/report; an older report there is replaced. Raises UserError where the run, its base
     model or its pictures are not there any more.
     """
-    progress = progress or Silent()
-    config, rundir, chosen = _what(run, steps, device)
-    folder = out or rundir.report
-    _refuse_strange(folder)
-    session = open_session(config, rundir, _Beginning(progress))
-    _refuse_other_base(session, rundir, chosen, progress)
+    rundir = RunDir(run)
+    config = config_of(rundir, device)
+    _refuse_others(config, run)
+    with rundir.locked():
+        chosen = chosen_steps(rundir, steps)
+        folder = out or rundir.report
+        _refuse_strange(folder)
+        session = reopen(config, rundir, chosen, progress or Silent())
+        return _compare(config, rundir, session, chosen, prompts, count, folder, progress or Silent())
+
+
+def _compare(
+    config: RunConfig,
+    rundir: RunDir,
+    session: Session,
+    chosen: Sequence[int],
+    prompts: Sequence[str],
+    count: int,
+    folder: Path,
+    progress: Progress,
+) -> CompareResult:
     drawn = Drawn(_asked(config, session, prompts), count)
     learned, held_out = _parts(session, config.objective)
     pictures = given(config, learned, held_out)
@@ -115,7 +130,7 @@ def compare(
     images: dict[str, list[Image]] = {}
     losses: dict[str, dict[str, PartLosses]] = {}
     for name, at in ((BASE, None), *((f"step_{step:06d}", step) for step in chosen)):
-        with _weights_of(session, rundir, at):
+        with weights_of(session, rundir, at):
             losses[name] = measure_parts(parts, name, progress)
             images[name] = draw(config, session, drawn, part / PICTURES / name, progress)
     sight = look(config, session, drawn, images, pictures, progress)
@@ -143,48 +158,20 @@ def _asked(config: RunConfig, session: Session, extra: Sequence[str]) -> tuple[A
     return asked(config, session.ledger, session.feed.caption_tools, others, extra)
 
 
-class _Beginning(Silent):
-    """Passes on what is wrong and how far the model's loading is; the plan of a run that is over is of no use."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def warn(self, text: str) -> None:
-        """Passes it on."""
-        self._progress.warn(text)
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Passes it on."""
-        self._progress.stage(name, done, total)
-
-
 # ----------------------------------------------------------------------------------------------------- what is compared
-def _what(run: Path, steps: Sequence[int], device: str) -> tuple[RunConfig, RunDir, list[int]]:
-    """Returns the run's config, its folder, and the steps of the checkpoints that are compared."""
-    rundir = RunDir(run)
-    if not rundir.config.is_file():
-        raise UserError(f"{str(run)!r} is no run folder.", where="RUN", fix="Name the folder of a run.")
-    config = load_config(rundir.config)
-    if config.model.kind != "sd1" or config.objective.kind != "denoising":
+def compared(config: RunConfig) -> bool:
+    """Returns whether a run learns pictures of prompts, so that it can be compared."""
+    return config.model.kind == "sd1" and config.objective.kind == "denoising"
+
+
+def _refuse_others(config: RunConfig, run: Path) -> None:
+    if not compared(config):
         raise UserError(
             f"is a run of {config.model.kind!r} with the objective {config.objective.kind!r}, which learns no "
             "pictures of prompts.",
             where=str(run),
             fix="A run of CLIP is compared by limner measure.",
         )
-    kept = [step for step in rundir.checkpoint_steps() if step > 0]
-    missing = sorted(set(steps) - set(kept))
-    if not kept or missing:
-        there = ", ".join(map(str, kept)) or "none"
-        said = f"has no checkpoint of step {missing[0]}" if missing else "has no checkpoint of a step that was taken"
-        raise UserError(
-            f"{said}; there are: {there}.",
-            where=str(run),
-            fix="train.keep_checkpoints says how many stay." if kept else "Let it train first.",
-        )
-    if device:
-        config = config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
-    return config, rundir, sorted(set(steps)) or kept
 
 
 def _refuse_strange(folder: Path) -> None:
@@ -199,25 +186,6 @@ def _refuse_strange(folder: Path) -> None:
             where="--out",
             fix="Choose a new folder.",
         )
-
-
-def _refuse_other_base(session: Session, rundir: RunDir, steps: Sequence[int], progress: Progress) -> None:
-    """Raises UserError where the base model is not that of the checkpoints, and tells where the pictures are not."""
-    from limner.training.checkpoint import saved_identity
-
-    for step in steps:
-        saved = saved_identity(rundir.checkpoint(step))
-        changed = [
-            key for key in (saved.keys() | session.identity.keys()) if saved.get(key) != session.identity.get(key)
-        ]
-        if base := sorted(key for key in changed if key.startswith("base.")):
-            raise UserError(
-                f"the base model is not the one that step {step} was trained from ({', '.join(base)} differ).",
-                where="model.path",
-                fix="Bring the old model back.",
-            )
-        if {"data", "held_out"} & set(changed):
-            progress.warn(f"the pictures are not those that step {step} learned from; its losses are on today's")
 
 
 def _parts(session: Session, objective: ObjectiveConfig) -> tuple[HeldOut, HeldOut | None]:
@@ -237,19 +205,3 @@ def _parts(session: Session, objective: ObjectiveConfig) -> tuple[HeldOut, HeldO
         batch_size=session.feed.order.batch_size,
     )
     return learned, held_out
-
-
-@contextlib.contextmanager
-def _weights_of(session: Session, rundir: RunDir, step: int | None) -> Iterator[None]:
-    """Puts the weights of a checkpoint in place, its running average where there is one; None: the base's.
-
-    A method begins as the base: an adapter adds nothing before its first update, other weights are the base's own.
-    """
-    from limner.training.checkpoint import load_weights
-
-    if step is None:
-        yield
-        return
-    load_weights(rundir.checkpoint(step), session.state)
-    with session.tuned_weights():
-        yield

@@ -1,0 +1,33 @@
+"""The command export: the files of any checkpoint of a run, for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from limner.commands.shown import shown
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
+    step: Annotated[int | None, typer.Option(help="Step of a checkpoint; unset: the newest.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder for the files; unset: RUN/export.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps; empty: the run's own.")] = "",
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="Print JSON lines for machines instead of bars and tables.")
+    ] = False,
+) -> None:
+    """Write a checkpoint's files for other programs, each read back and compared."""
+    from limner.console import JsonProgress
+    from limner.exporting import export_checkpoint
+
+    with shown(json_lines) as progress:
+        found = export_checkpoint(run, step, out=out, device=device, progress=progress)
+        if isinstance(progress, JsonProgress):
+            files = [{"path": str(one.path), "max_error": one.max_error} for one in found]
+            progress.event("result", {"exports": files})
+        else:
+            for one in found:
+                print(one.path)  # the result: on standard output
