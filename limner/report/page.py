@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from limner.core.intervals import Change
 from limner.page import Rows, data_uri, document, header, learned_from, loss_curve, smaller, table
 from limner.report.evidence import HELD_OUT, LEARNED, Compared, Evidence, Worth
+from limner.report.plots import CSS as PLOT_CSS
+from limner.report.plots import loss_plot, rate_plot
 from limner.report.prompts import GROUPS, Group
 from limner.report.scores import Score
 from limner.report.verdict import Recommendation, Verdict
@@ -93,7 +95,7 @@ def render(page: Page) -> str:
         learned_from(page.ledger, page.pictures),
         _training(page),
     ]
-    return document(title, parts, css=_CSS)
+    return document(title, parts, css=_CSS + PLOT_CSS)
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers
@@ -130,7 +132,7 @@ def _numbers(page: Page) -> str:
         "against the caption of another picture. Losses are shown as changes from the base model; the numbers behind "
         "each are its 95 % interval (bootstrap over pictures).</p>"
         f'<div class="scroll"><table class="numbers">{head}<tbody>{rows}</tbody>'
-        "</table></div></section>"
+        f"</table></div>{loss_plot(page.result)}</section>"
     )
 
 
@@ -274,6 +276,7 @@ def _training(page: Page) -> str:
     curves = ""
     if page.steps:
         curves = loss_curve([loss for _, loss, _ in page.steps])
+        curves += rate_plot([(step, rate) for step, _, rate in page.steps])
         taken.append(
             ("learning rate", f"{max(lr for _, _, lr in page.steps):.2g} at most, {page.steps[-1][2]:.2g} last")
         )

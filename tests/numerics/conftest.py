@@ -36,8 +36,8 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_values(model: Path, data: Path, out: Path, **changes: Any) -> dict[str, Any]:
     """Returns a recipe that uses everything that is random: buckets, captions, dropout, flips, random crops.
 
-    It exports nothing and reports nothing: writing the files and reading them back takes more than half of a run as short
-    as these. A test that looks at them gives ``export=None`` for all that there are.
+    It exports nothing and makes no report: that takes more than half of a run as short as these. A test that looks at
+    the files gives ``export=None`` for all that there are.
     """
     values: dict[str, Any] = {
         "out": str(out),
