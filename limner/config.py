@@ -198,11 +198,16 @@ def conflicts(config: RunConfig) -> list[str]:
     return [*problems, *_class_conflicts(config), *_mask_conflicts(config), *_report_conflicts(config)]
 
 
+def learns_to_draw(config: RunConfig) -> bool:
+    """Returns whether a run teaches pictures of prompts, so that it can be compared with its base model by them."""
+    return config.model.kind == "sd1" and config.objective.kind == "denoising"
+
+
 def _report_conflicts(config: RunConfig) -> list[str]:
     """Returns why no report can say which checkpoint is best, where it is asked to."""
     if not config.train.keep_best:
         return []
-    if config.model.kind != "sd1" or config.objective.kind != "denoising":
+    if not learns_to_draw(config):
         return ["train.keep_best: only runs that learn to draw are reported on; set validation.export=best."]
     if not config.report.at_end:
         return ["train.keep_best: the report says which is best, and report.at_end=false makes none."]

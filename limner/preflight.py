@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from limner.config import RunConfig, conflicts
+from limner.config import RunConfig, learns_to_draw, conflicts
 from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
 from limner.data.cache import shared_folder
@@ -131,6 +131,8 @@ def _length_rows(config: RunConfig, ledger: Ledger, steps: int, epochs: float) -
         rows.append(("average", f"samples and exports use the running average, decay {config.train.ema_decay}"))
     if config.validation is not None:
         rows.append(("validation", config.validation.plan()))
+    if learns_to_draw(config):
+        rows.append(("report", config.report.plan(keep_best=config.train.keep_best)))
     return rows
 
 

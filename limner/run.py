@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limner.config import RunConfig
+from limner.config import RunConfig, learns_to_draw
 from limner.core.config import Origins, to_yaml
 from limner.core.errors import NonFiniteError, UserError
 from limner.core.progress import Progress, Silent
@@ -16,7 +16,7 @@ from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_
 from limner.data.ledger import write_ledger
 from limner.exporting import export_checkpoint, export_weights
 from limner.measuring import measure_after
-from limner.report import CompareResult, compare, compared
+from limner.report import CompareResult, compare
 from limner.resuming import continue_run, refuse_overwriting
 from limner.session import Session, fitting, open_session, probe_answer, text_states_of
 from limner.training.backward import REMEDY
@@ -79,7 +79,7 @@ def finetune(
     with terminated_as_interrupted():
         with rundir.locked(), reported(rundir) as status:
             result, exported = _whole(config, rundir, status, resume, progress, origins or {})
-        if result.interrupted is None and config.report.at_end and compared(config):
+        if result.interrupted is None and config.report.at_end and learns_to_draw(config):
             result = _with_report(config, result, exported, progress)
     return result
 

@@ -11,10 +11,9 @@ from PIL import Image
 
 from limner.builtin.drawings import draw_folder
 from limner.builtin.pictures import draw_pictures
-from limner.config import load_config
+from limner.config import learns_to_draw, load_config
 from limner.core.rundir import RunDir, read_metrics
 from limner.data import DatasetConfig
-from limner.report import compared
 from limner.run import finetune
 from tests.known_sets import draw_cifar10, draw_flickr8k
 from tests.tiny import save_tiny, save_tiny_clip
@@ -106,7 +105,7 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
     assert len(read_metrics(RunDir(result.out).metrics)) == 2
     assert len(list((result.out / "samples").rglob("*.png"))) == 2 * len(config.samples.prompts)
     assert result.exports
-    assert (result.report is not None) == (config.report.at_end and compared(config))
+    assert (result.report is not None) == (config.report.at_end and learns_to_draw(config))
     assert [one.after.metric for one in result.metrics] == [metric.title for metric in config.metrics]
 
 

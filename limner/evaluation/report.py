@@ -18,3 +18,10 @@ class Report(Config):
     download: bool = False
     """Download these two where they are not on the disk yet. Otherwise what they measure is left out, and the report
     says so."""
+
+    def plan(self, *, keep_best: bool) -> str:
+        """Returns what will be done at the end, for people."""
+        if not self.at_end:
+            return "none at the end; limner compare makes one afterwards"
+        models = "all checkpoints that stay" if keep_best else "the exported and the last weights"
+        return f"at the end, with pictures of some prompts by the base model and by {models}; report.at_end=false: none"

@@ -36,7 +36,9 @@ def rate_plot(rates: Sequence[tuple[int, float]]) -> str:
 def _svg(lines: Mapping[str, Line], what: str, over: str, *, digits: int | None) -> str:
     xs, ys = ([point[axis] for line in lines.values() for point in line] for axis in (0, 1))
     low, high, first, last = min(ys), max(ys), min(xs), max(xs)
-    told = (lambda value: f"{value:.{digits}f}") if digits is not None else (lambda value: f"{value:.2g}")
+
+    def told(value: float) -> str:
+        return f"{value:.2g}" if digits is None else f"{value:.{digits}f}"
 
     def x(value: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - first) / ((last - first) or 1.0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limner.config import RunConfig
+from limner.config import RunConfig, learns_to_draw
 from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, write_atomic, write_json
@@ -159,13 +159,8 @@ def _asked(config: RunConfig, session: Session, extra: Sequence[str]) -> tuple[A
 
 
 # ----------------------------------------------------------------------------------------------------- what is compared
-def compared(config: RunConfig) -> bool:
-    """Returns whether a run learns pictures of prompts, so that it can be compared."""
-    return config.model.kind == "sd1" and config.objective.kind == "denoising"
-
-
 def _refuse_others(config: RunConfig, run: Path) -> None:
-    if not compared(config):
+    if not learns_to_draw(config):
         raise UserError(
             f"is a run of {config.model.kind!r} with the objective {config.objective.kind!r}, which learns no "
             "pictures of prompts.",
