@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from limner.config import RunConfig, learns_to_draw, conflicts
+from limner.config import RunConfig, conflicts, learns_to_draw
 from limner.core.errors import ConfigError, UserError
 from limner.core.progress import Progress, Silent
 from limner.data.cache import shared_folder
