@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from html import escape
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
 Rows = Sequence[tuple[str, str]]
 _THUMBNAIL = 128
 """Pixels of the longer side of a picture that a model learned from."""
+MOST_BYTES = 8_000_000
+"""Of a page's pictures together, as text; with all else the page stays below ten million, so that it can be
+mailed and opens at once."""
+_AS_PNG = 256
+"""Pixels of the longer side up to which a picture goes into a page as it is; larger ones as JPEG."""
+_SMALLEST = 64
+"""Pixels of the longer side below which no picture is made smaller, however many there are."""
+_MOST_POINTS = 720
+"""Points of a curve: one for each pixel of its width."""
 
 
 def document(title: str, parts: Sequence[str], *, css: str = "") -> str:
@@ -40,6 +51,22 @@ def data_uri(image: Image, kind: str = "PNG") -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def shown(image: Image, *, side: int, among: int, as_it_is: int = _AS_PNG) -> str:
+    """Returns one of a page's ``among`` pictures as text, small enough for all of them to fit into a page.
+
+    One of up to ``as_it_is`` pixels stays as it is, a larger one becomes a JPEG of up to ``side`` pixels, where either
+    fits.
+    """
+    most = MOST_BYTES // among
+    if max(image.size) <= as_it_is and len(whole := data_uri(image)) <= most:
+        return whole
+    text = data_uri(smaller(image, side), "JPEG")
+    while len(text) > most and side > _SMALLEST:
+        side = max(_SMALLEST, side * 3 // 4)
+        text = data_uri(smaller(image, side), "JPEG")
+    return text
+
+
 def smaller(image: Image, side: int) -> Image:
     """Returns a copy in RGB whose longer side has at most ``side`` pixels."""
     small = image.convert("RGB")
@@ -48,15 +75,23 @@ def smaller(image: Image, side: int) -> Image:
 
 
 def table(rows: Rows) -> str:
-    """Returns a table of labels and values."""
-    lines = "".join(f'<tr><th scope="row">{escape(a)}</th><td>{escape(b)}</td></tr>' for a, b in rows)
-    return f"<table><tbody>{lines}</tbody></table>"
+    """Returns a table of labels and values; long paths break after a slash."""
+    lines = "".join(
+        f'<tr><th scope="row">{escape(label)}</th><td>{escape(value).replace("/", "/<wbr>")}</td></tr>'
+        for label, value in rows
+    )
+    return f'<div class="scroll"><table class="facts"><tbody>{lines}</tbody></table></div>'
 
 
 def commands(rows: Rows) -> str:
     """Returns a list of commands, each after what it is for."""
-    items = "".join(f"<li>{escape(purpose)}<pre><code>{escape(text)}</code></pre></li>" for purpose, text in rows)
+    items = "".join(f"<li>{escape(purpose)}<pre><code>{_command(text)}</code></pre></li>" for purpose, text in rows)
     return f"<ol>{items}</ol>"
+
+
+def _command(text: str) -> str:
+    """Returns a command whose options are not broken at their hyphens."""
+    return re.sub(r"(?<= )--?[a-z][a-z-]*", r'<span class="whole">\g<0></span>', escape(text))
 
 
 def learned_from(ledger: Rows, pictures: Sequence[Image]) -> str:
@@ -75,14 +110,13 @@ def loss_curve(losses: Sequence[float]) -> str:
     low, high = min(losses), max(losses)
     span = (high - low) or 1.0
 
-    def point(index: float, loss: float) -> str:
+    def point(index: int, loss: float) -> str:
         x = left + (width - left - 8) * index / max(1, len(losses) - 1)
         y = 8 + (height - bottom - 8) * (high - loss) / span
         return f"{x:.1f},{y:.1f}"
 
-    thin, thick = (
-        " ".join(point(index, loss) for index, loss in enumerate(line)) for line in (losses, running_mean(losses))
-    )
+    thin = " ".join(point(index, loss) for index, loss in _thinned(losses))
+    thick = " ".join(point(index, loss) for index, loss in _thinned(running_mean(losses)))
     words = f"Loss over {len(losses)} steps, {losses[0]:.3f} at the first, {losses[-1]:.3f} at the last"
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{words}">'
@@ -96,11 +130,23 @@ def loss_curve(losses: Sequence[float]) -> str:
     )
 
 
+def _thinned(values: Sequence[float]) -> list[tuple[int, float]]:
+    """Returns places and values; of more than a curve can show, the lowest and the highest of each of equal parts."""
+    if len(values) <= 2 * _MOST_POINTS:
+        return list(enumerate(values))
+    ends = [len(values) * part // _MOST_POINTS for part in range(_MOST_POINTS + 1)]
+    found = {0, len(values) - 1}
+    for start, end in pairwise(ends):
+        found |= {min(range(start, end), key=values.__getitem__), max(range(start, end), key=values.__getitem__)}
+    return [(index, values[index]) for index in sorted(found)]
+
+
 def running_mean(losses: Sequence[float]) -> list[float]:
     """Returns for each step the mean of the steps up to a twentieth of the run before and after it."""
     reach = len(losses) // 20
-    windows = [losses[max(0, i - reach) : i + reach + 1] for i in range(len(losses))]
-    return [sum(window) / len(window) for window in windows]
+    sums = [0.0, *accumulate(losses)]
+    ends = [(max(0, i - reach), min(len(losses), i + reach + 1)) for i in range(len(losses))]
+    return [(sums[end] - sums[start]) / (end - start) for start, end in ends]
 
 
 _CSS = """
@@ -121,8 +167,11 @@ header p{font-size:1.1rem;color:var(--soft);margin:0}
 .small{font-size:.82rem;color:var(--soft);margin:.3em 0 0}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;vertical-align:top;padding:.45em .9em .45em 0;border-bottom:1px solid var(--line);font-weight:400}
+th{overflow-wrap:normal}
 tbody th{color:var(--soft);white-space:nowrap}
 td{overflow-wrap:anywhere}
+.facts{font-variant-numeric:tabular-nums}
+.whole{white-space:nowrap}
 .scroll{overflow-x:auto}
 .pairs{display:grid;gap:20px;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr))}
 article{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px}

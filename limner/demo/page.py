@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 from limner.builtin.scoring import Share
 from limner.demo.judging import Goal, Judged
-from limner.page import Rows, commands, data_uri, document, header, learned_from, loss_curve, table
+from limner.page import Rows, commands, document, header, learned_from, loss_curve, shown, table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_SIDE = 512
+"""Pixels of the longer side of a large picture on the page; the whole one lies beside it."""
 
 
 @dataclass(frozen=True)
@@ -136,31 +139,35 @@ def _mark(right: bool, text: str, yes: str, no: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- the pictures
-def _sections(pairs: Iterable[Pair]) -> list[str]:
+def _sections(pairs: Sequence[Pair]) -> list[str]:
+    among = 2 * len(pairs)
     return [
-        f'<section class="wide"><h2>{escape(name)}</h2><div class="pairs">{"".join(map(_pair, group))}</div></section>'
+        f'<section class="wide"><h2>{escape(name)}</h2><div class="pairs">'
+        f"{''.join(_pair(pair, among) for pair in group)}</div></section>"
         for name, group in groupby(pairs, key=lambda pair: pair.section)
     ]
 
 
-def _pair(pair: Pair) -> str:
+def _pair(pair: Pair, among: int) -> str:
     before, after = pair.judged or (None, None)
     return (
         f'<article><h3>{escape(pair.prompt)}</h3><div class="two">'
-        f"{_figure('before', pair.before, pair.prompt, before)}{_figure('after', pair.after, pair.prompt, after)}"
+        f"{_figure('before', pair.before, pair.prompt, before, among)}"
+        f"{_figure('after', pair.after, pair.prompt, after, among)}"
         f'</div><p class="small">seed {pair.seed}</p></article>'
     )
 
 
-def _figure(when: str, image: Image, prompt: str, judged: Judged | None) -> str:
+def _figure(when: str, image: Image, prompt: str, judged: Judged | None, among: int) -> str:
     said = ""
     if judged is not None:
         marks = "".join(f"<li>{_mark(v.right, v.text, 'right: ', 'wrong: ')}</li>" for v in judged.verdicts)
         said = f'<ul>{marks}</ul><p class="small">Seen: {escape(judged.seen)}</p>'
     alternative = f"{when} the training, for: {prompt}"
     return (
-        f'<figure class="{when}"><img src="{data_uri(image)}" width="{image.width}" height="{image.height}" '
-        f'alt="{escape(alternative)}"><figcaption><span class="tag">{when}</span>{said}</figcaption></figure>'
+        f'<figure class="{when}"><img src="{shown(image, side=_SIDE, among=among)}" width="{image.width}" '
+        f'height="{image.height}" alt="{escape(alternative)}">'
+        f'<figcaption><span class="tag">{when}</span>{said}</figcaption></figure>'
     )
 
 

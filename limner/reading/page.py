@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from limner.core.errors import UserError
 from limner.core.rundir import write_atomic
+from limner.page import shown, smaller
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,7 +41,8 @@ def write_page(
 ) -> None:
     """Writes the page, whole or not at all; whatever stands in captions and names is text, never markup."""
     table = "".join(f'<tr><th scope="row">{escape(label)}</th><td>{escape(value)}</td></tr>' for label, value in rows)
-    body = "\n".join(_section(section) for section in sections)
+    among = sum(len(section.cards) for section in sections)
+    body = "\n".join(_section(section, among) for section in sections)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -60,21 +60,18 @@ def write_page(
         ) from None
 
 
-def _section(section: Section) -> str:
-    cards = "".join(_card(card) for card in section.cards)
+def _section(section: Section, among: int) -> str:
+    cards = "".join(_card(card, among) for card in section.cards)
     about = f"<h2>{escape(section.title)}</h2><p>{escape(section.about)}</p>"
     return f'<section>{about}<div class="cards">{cards}</div></section>'
 
 
-def _card(card: Card) -> str:
-    small = card.picture.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    data = base64.b64encode(buffer.getvalue()).decode()
+def _card(card: Card, among: int) -> str:
+    small = smaller(card.picture, THUMBNAIL)
+    source = shown(small, side=THUMBNAIL, among=among, as_it_is=0)
     lines = "".join(f"<p>{escape(line)}</p>" for line in card.lines)
     return (
-        f'<article><img src="data:image/jpeg;base64,{data}" width="{small.width}" height="{small.height}" alt="">'
+        f'<article><img src="{source}" width="{small.width}" height="{small.height}" alt="">'
         f"<h3>{escape(card.title)}</h3>{lines}</article>"
     )
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from limner.core.intervals import Change
-from limner.page import Rows, data_uri, document, header, learned_from, loss_curve, smaller, table
+from limner.page import Rows, document, header, learned_from, loss_curve, shown, table
 from limner.report.evidence import HELD_OUT, LEARNED, Compared, Evidence, Worth
 from limner.report.plots import CSS as PLOT_CSS
 from limner.report.plots import loss_plot, rate_plot
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE = 384
-"""Pixels of the longer side of a picture on the page."""
-_AS_PNG = 256  # larger pictures go into the page as JPEG; the whole ones lie beside it
+"""Pixels of the longer side of a large picture on the page; the whole one lies beside it."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def render(page: Page) -> str:
         _numbers(page),
         *_sections(page),
         _scores(page),
-        _copies(page.beside),
+        _copies(page.beside, among=_among(page)),
         _timesteps(page),
         learned_from(page.ledger, page.pictures),
         _training(page),
@@ -131,7 +130,7 @@ def _numbers(page: Page) -> str:
         "timesteps for every model. The worth of a caption is by how much a picture's own caption lowers its loss "
         "against the caption of another picture. Losses are shown as changes from the base model; the numbers behind "
         "each are its 95 % interval (bootstrap over pictures).</p>"
-        f'<div class="scroll"><table class="numbers">{head}<tbody>{rows}</tbody>'
+        f'<div class="scroll"><table class="numbers stacked">{head}<tbody>{rows}</tbody>'
         f"</table></div>{loss_plot(page.result)}</section>"
     )
 
@@ -178,11 +177,7 @@ def _scores(page: Page) -> str:
         if page.scores
         else ""
     )
-    why = (
-        f'<h3 class="without">Not measured</h3><div class="scroll">{table(page.left_out)}</div>'
-        if page.left_out
-        else ""
-    )
+    why = f'<h3 class="without">Not measured</h3>{table(page.left_out)}' if page.left_out else ""
     return (
         '<section class="wide"><h2>What networks see in the pictures</h2><p>Pairs of pictures from the same noise; the '
         "interval is that of the change, and takes the pictures to be independent. With pictures of other prompts, "
@@ -196,14 +191,15 @@ def _change(change: Change) -> str:
     return f"<td><strong>{change.value:+.3f}</strong> <span>{change.low:+.3f} to {change.high:+.3f}</span>{noise}</td>"
 
 
-def _copies(beside: Beside | None) -> str:
+def _copies(beside: Beside | None, *, among: int) -> str:
     """Returns the drawn pictures that are nearest to one that was learned from, each beside it."""
     if beside is None:
         return ""
     articles = "".join(
         '<article class="twin"><div>'
         + "".join(
-            f'<img src="{_shown(image)}" alt="{text}">' for image, text in ((own, "drawn"), (other, "learned from"))
+            f'<img src="{shown(image, side=SIDE // 2, among=among)}" alt="{text}">'
+            for image, text in ((own, "Drawn"), (other, "Learned from"))
         )
         + f'</div><p class="small">{likeness:.3f}{": a copy" if copy else ""}</p></article>'
         for own, other, likeness, copy in beside.rows
@@ -221,7 +217,7 @@ def _timesteps(page: Page) -> str:
     parts = len(next(iter(next(iter(page.by_timestep.values())).values())))
     head = "".join(f'<th scope="col">{number + 1} of {parts}</th>' for number in range(parts))
     rows = "".join(
-        f'<tr><th scope="row">{escape(name.replace("_", " "))}, {part}</th>'
+        f'<tr><th scope="row">{_called(name)}, {part}</th>'
         + "".join(f"<td>{loss:.4f}</td>" for loss in of[part])
         + "</tr>"
         for part in (LEARNED, HELD_OUT)
@@ -236,12 +232,18 @@ def _timesteps(page: Page) -> str:
     )
 
 
+def _called(name: str) -> str:
+    """Returns 'step 30' for 'step_000030', and the base as it is."""
+    kind, _, step = name.partition("_")
+    return f"{kind} {int(step)}" if step else escape(name)
+
+
 # ----------------------------------------------------------------------------------------------------------- pictures
 def _sections(page: Page) -> list[str]:
     moved = page.drift[f"step_{page.shown:06d}"]
     sections = []
     for group, pairs in groupby(page.pairs, key=lambda pair: pair.group):
-        articles = "".join(_pair(pair, page.shown) for pair in pairs)
+        articles = "".join(_pair(pair, page.shown, among=_among(page)) for pair in pairs)
         sections.append(
             f'<section class="wide"><h2>{escape(GROUPS[group])}</h2><p>Pixels moved by {100 * moved[group]:.1f} % of '
             f'their range, on average.</p><div class="pairs">{articles}</div></section>'
@@ -249,25 +251,27 @@ def _sections(page: Page) -> list[str]:
     return sections
 
 
-def _pair(pair: Pair, step: int) -> str:
+def _among(page: Page) -> int:
+    """Returns how many pictures share the page."""
+    return 2 * (len(page.pairs) + (0 if page.beside is None else len(page.beside.rows)))
+
+
+def _pair(pair: Pair, step: int, *, among: int) -> str:
     """Returns a prompt's two pictures on each other; the slider says how much of the later one is seen."""
     alternatives = [f"{when}, for: {pair.prompt}" for when in ("The base model", f"Step {step}")]
     before, after = (
-        f'<img class="{name}" src="{_shown(image)}" width="{image.width}" height="{image.height}" alt="{escape(text)}">'
+        f'<img class="{name}" src="{shown(image, side=SIDE, among=among)}" width="{image.width}" '
+        f'height="{image.height}" alt="{escape(text)}">'
         for name, image, text in zip(("before", "after"), (pair.before, pair.after), alternatives, strict=True)
     )
     label = escape(f"How much of step {step} is seen, for: {pair.prompt}")
     return (
         f'<article><h3>{escape(pair.prompt)}</h3><div class="slider">{before}{after}'
-        f'<input type="range" min="0" max="100" value="50" aria-label="{label}" '
+        f'<input type="range" min="0" max="100" value="50" autocomplete="off" aria-label="{label}" '
         "oninput=\"this.parentNode.style.setProperty('--seen',this.value+'%')\"></div>"
-        f'<p class="ends"><span>step {step}</span><span>base</span></p><p class="small">seed {pair.seed}</p></article>'
+        f'<p class="ends"><span>step {step}</span><span class="seed">seed {pair.seed}</span><span>base</span></p>'
+        "</article>"
     )
-
-
-def _shown(image: Image) -> str:
-    small = smaller(image, SIDE)
-    return data_uri(small, "PNG" if max(image.size) <= _AS_PNG else "JPEG")
 
 
 # ------------------------------------------------------------------------------------------------------------- the run
@@ -291,21 +295,36 @@ def _duration(seconds: float) -> str:
 
 
 _CSS = """
-.verdict h2{font-size:1.7rem;margin-top:1em}
+.verdict{background:var(--card);border:1px solid var(--line);border-left:5px solid var(--accent);border-radius:12px;
+margin-top:1.8em;padding:1.1em 1.3em}
+.verdict h2{font-size:1.7rem;line-height:1.2;margin:0 0 .4em}
 .verdict p{margin:.3em 0}
 .numbers td{white-space:nowrap;font-variant-numeric:tabular-nums}
-.numbers th{white-space:nowrap;overflow-wrap:normal}
+.numbers th{white-space:nowrap}
 .numbers td .small{display:block}
 .without{margin-top:1.4em}
 .twin div{display:grid;grid-template-columns:1fr 1fr;gap:4px}
 .twin img{display:block;width:100%;height:auto;border-radius:6px}
-.slider{--seen:50%;position:relative;line-height:0;border-radius:8px;overflow:hidden;background:var(--tint)}
+.pairs{grid-template-columns:repeat(auto-fill,minmax(min(100%,280px),1fr))}
+.pairs article{display:flex;flex-direction:column}
+.slider{--seen:50%;position:relative;margin-top:auto;line-height:0;border-radius:8px;overflow:hidden;
+background:var(--tint)}
 .slider img{display:block;width:100%;height:auto}
 .slider .after{position:absolute;inset:0;clip-path:inset(0 calc(100% - var(--seen)) 0 0)}
-.slider::after{content:"";position:absolute;top:0;bottom:0;left:var(--seen);width:2px;margin-left:-1px;
-background:var(--card);box-shadow:0 0 3px #0009;pointer-events:none}
-.slider input{position:absolute;inset:0;width:100%;height:100%;margin:0;opacity:0;cursor:ew-resize}
-.slider:focus-within{outline:3px solid var(--accent)}
-.ends{display:flex;justify-content:space-between;margin:.4em 0 0;font-size:.85rem;font-weight:600;color:var(--soft)}
-.pairs{grid-template-columns:repeat(auto-fill,minmax(min(100%,280px),1fr))}
+.slider::before,.slider::after{content:"";position:absolute;z-index:1;left:var(--seen);background:#fff;
+box-shadow:0 0 4px #000a;pointer-events:none}
+.slider::before{top:0;bottom:0;width:2px;margin-left:-1px}
+.slider::after{content:"\\2039\\2002\\203a";top:50%;width:32px;height:32px;margin:-16px;border-radius:50%;
+font:700 18px/28px sans-serif;text-align:center;color:#23201b}
+.slider input{position:absolute;z-index:2;inset:0;width:100%;height:100%;margin:0;opacity:0;cursor:ew-resize;
+touch-action:pan-y}
+.slider:focus-within{outline:3px solid var(--accent);outline-offset:2px}
+.ends{display:flex;justify-content:space-between;gap:1em;margin:.5em 0 0;font-size:.85rem;font-weight:600}
+.seed{font-weight:400;color:var(--soft)}
+@media(max-width:600px){.stacked thead{display:none}.stacked tr,.stacked th,.stacked td{display:block;border:0;
+padding:.15em 0;white-space:normal}.stacked tr{border-bottom:1px solid var(--line);padding:.7em 0}
+.stacked tbody th{color:var(--ink);font-weight:600}.stacked td::before{color:var(--soft)}
+.stacked td:nth-of-type(1)::before{content:"learned from: "}.stacked td:nth-of-type(2)::before{content:"held out: "}
+.stacked td:nth-of-type(3)::before{content:"worth of a caption: "}
+.stacked td:nth-of-type(4)::before{content:"which means: "}}
 """

@@ -8,13 +8,13 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from limner.evaluation.hidden_states import LARGEST_MOVE, POSITIONS, Gauge, share
-from limner.page import Rows, commands, data_uri, document, header, smaller, table
+from limner.page import Rows, commands, document, header, shown, table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SHOWN_SIDE = 512
-_AS_PNG = 256  # larger pictures go into the page as JPEG; the whole ones lie beside it
+"""Pixels of the longer side of a large picture on the page; the whole one lies beside it."""
 
 
 @dataclass(frozen=True)
@@ -151,20 +151,21 @@ def spread(places: Sequence[float], *, apart: float) -> list[float]:
 
 # ------------------------------------------------------------------------------------------------------- the pictures
 def _pictures(page: Page) -> str:
+    among = len(page.columns) * len(page.prompts)
     articles = "".join(
         f'<article><h3>{escape(prompt)}</h3><div class="row">'
-        f"{''.join(_figure(column, number, prompt) for column in page.columns)}"
+        f"{''.join(_figure(column, number, prompt, among) for column in page.columns)}"
         f'</div><p class="small">seed {seed}</p></article>'
         for number, (prompt, seed) in enumerate(page.prompts)
     )
     return f'<section class="wide"><h2>The pictures</h2><div class="rows">{articles}</div></section>'
 
 
-def _figure(column: Column, number: int, prompt: str) -> str:
-    image = smaller(column.images[number], _SHOWN_SIDE)
+def _figure(column: Column, number: int, prompt: str, among: int) -> str:
+    image = column.images[number]
     said = f"pixels differ by {share(column.changes[number])}" if column.changes else "for comparison"
     alternative = escape(f"{column.name}, for: {prompt}")
-    source = data_uri(image, "PNG" if max(image.size) <= _AS_PNG else "JPEG")
+    source = shown(image, side=_SHOWN_SIDE, among=among)
     return (
         f'<figure><img src="{source}" width="{image.width}" height="{image.height}" alt="{alternative}">'
         f'<figcaption><span class="tag">{escape(column.name)}</span><p class="small">{said}</p></figcaption></figure>'
@@ -188,7 +189,7 @@ thead th{color:var(--soft);font-size:.9rem}
 .layers tbody th,.layers thead th,.layers td{white-space:nowrap}
 summary{font-weight:600;padding:.5em 0;cursor:pointer}
 .row+.small{margin-top:.8em}
-.rows{display:grid;gap:20px;grid-template-columns:repeat(auto-fill,minmax(min(100%,620px),1fr))}
+.rows{display:grid;gap:20px;grid-template-columns:repeat(auto-fill,minmax(min(100%,720px),1fr))}
 .row{display:grid;gap:12px;grid-template-columns:repeat(auto-fit,minmax(128px,1fr))}
 svg .line{stroke-width:2.5}
 svg .bound{stroke:var(--wrong);stroke-dasharray:6 5}
