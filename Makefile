@@ -1,5 +1,5 @@
 # make demo    sets everything up and fine-tunes the built-in model (PHOTOS=folder: on your own pictures)
-# make test    sets everything up and runs all the tests
+# make test    sets everything up and runs all the tests; those of the pages need Chromium, see tests/browser
 # make check   lint, types and the fast tests
 # make builtin makes the built-in model anew below runs/builtin, from random weights; stopped, it goes on where it was
 PYTHON ?= python3
@@ -7,12 +7,12 @@ PHOTOS ?=
 V := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test check format builtin
+.PHONY: demo test check format builtin browser
 
 demo: .venv/ready
 	$(V)/limner demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-test: .venv/ready
+test: .venv/ready browser
 	OMP_NUM_THREADS=1 $(V)/pytest -q -n $(JOBS) --dist worksteal
 
 check: .venv/ready
@@ -20,6 +20,10 @@ check: .venv/ready
 	$(V)/ruff check .
 	$(V)/mypy
 	OMP_NUM_THREADS=1 $(V)/pytest -q -n $(JOBS) --dist worksteal -m "not slow"
+
+# For the tests of the pages; installed only where nobody has to be asked.
+browser:
+	@tests/browser/install_chromium.sh
 
 format: .venv/ready
 	$(V)/ruff format .
