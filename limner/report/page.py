@@ -177,7 +177,8 @@ def _scores(page: Page) -> str:
         if page.scores
         else ""
     )
-    why = f'<h3 class="without">Not measured</h3>{table(page.left_out)}' if page.left_out else ""
+    missing = "".join(f"<li>{escape(what)}: {escape(why)}</li>" for what, why in page.left_out)
+    why = f'<h3 class="without">Not measured</h3><ul class="small">{missing}</ul>' if missing else ""
     return (
         '<section class="wide"><h2>What networks see in the pictures</h2><p>Pairs of pictures from the same noise; the '
         "interval is that of the change, and takes the pictures to be independent. With pictures of other prompts, "
@@ -198,7 +199,8 @@ def _copies(beside: Beside | None, *, among: int) -> str:
     articles = "".join(
         '<article class="twin"><div>'
         + "".join(
-            f'<img src="{shown(image, side=SIDE // 2, among=among)}" alt="{text}">'
+            f'<img src="{shown(image, side=SIDE // 2, among=among)}" width="{image.width}" height="{image.height}" '
+            f'alt="{text}">'
             for image, text in ((own, "Drawn"), (other, "Learned from"))
         )
         + f'</div><p class="small">{likeness:.3f}{": a copy" if copy else ""}</p></article>'

@@ -7,7 +7,7 @@ from html import escape
 
 from limner.report.evidence import HELD_OUT, LEARNED, Compared, Evidence
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _RIGHT, _TOP = 720.0, 240.0, 72.0, 30.0, 110.0, 12.0
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _RIGHT, _TOP = 720.0, 240.0, 100.0, 30.0, 12.0, 12.0
 Line = Sequence[tuple[float, float]]
 
 
@@ -22,7 +22,7 @@ def loss_plot(row: Sequence[Evidence]) -> str:
         for name, found in parts.items()
         if found
     }
-    return _svg(lines, "Loss", "step", digits=4)
+    return _svg(lines, "Loss", "step", digits=3)
 
 
 def rate_plot(rates: Sequence[tuple[int, float]]) -> str:
@@ -46,39 +46,32 @@ def _svg(lines: Mapping[str, Line], what: str, over: str, *, digits: int | None)
     def y(value: float) -> float:
         return _TOP + (_HEIGHT - _BOTTOM - _TOP) * (high - value) / ((high - low) or 1.0)
 
-    drawn, ends = [], []
-    for number, (name, line) in enumerate(lines.items()):
+    drawn = []
+    for number, line in enumerate(lines.values()):
         points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line)
         dots = "".join(f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="4"/>' for a, b in line) if len(line) < 50 else ""
         drawn.append(f'<g class="line{number}"><polyline points="{points}"/>{dots}</g>')
-        ends.append((y(line[-1][1]), name))
-    labels = "".join(
-        f'<text x="{_WIDTH - _RIGHT + 10:g}" y="{place:.1f}">{escape(name)}</text>' for place, name in _apart(ends)
-    )
+    names = "".join(f'<span class="key{number}">{escape(name)}</span>' for number, name in enumerate(lines))
     words = "; ".join(
         f"{name}: {told(line[0][1])} at the first, {told(line[-1][1])} at the last" for name, line in lines.items()
     )
     return (
         f'<svg class="plot" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{what}. {escape(words)}">'
-        f'<path d="M{_LEFT:g} {_TOP:g}V{_HEIGHT - _BOTTOM:g}H{_WIDTH - _RIGHT:g}"/>{"".join(drawn)}{labels}'
+        f'<path d="M{_LEFT:g} {_TOP:g}V{_HEIGHT - _BOTTOM:g}H{_WIDTH - _RIGHT:g}"/>{"".join(drawn)}'
         f'<text x="{_LEFT - 6:g}" y="{_TOP + 6:g}" text-anchor="end">{told(high)}</text>'
         f'<text x="{_LEFT - 6:g}" y="{_HEIGHT - _BOTTOM:g}" text-anchor="end">{told(low)}</text>'
         f'<text x="{_LEFT:g}" y="{_HEIGHT - 8:g}">{over} {first:g}</text>'
         f'<text x="{_WIDTH - _RIGHT:g}" y="{_HEIGHT - 8:g}" text-anchor="end">{over} {last:g}</text></svg>'
+        f'<p class="small keys">{what}: {names}</p>'
     )
-
-
-def _apart(ends: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Returns the labels with heights at which none covers another."""
-    found: list[tuple[float, str]] = []
-    for height, name in sorted(ends):
-        found.append((max(height + 5, found[-1][0] + 18) if found else height + 5, name))
-    return found
 
 
 CSS = """
 .plot{max-width:860px}
 .plot circle{stroke:none}
+.keys span{margin-left:.8em}
+.keys span::before{content:"";display:inline-block;width:1.4em;height:3px;margin-right:.4em;vertical-align:middle}
+.key0::before{background:var(--accent)}.key1::before{background:var(--wrong)}
 .plot polyline{stroke-width:2.5}
 .plot .line0 polyline{stroke:var(--accent)}.plot .line0 circle{fill:var(--accent)}
 .plot .line1 polyline{stroke:var(--wrong)}.plot .line1 circle{fill:var(--wrong)}

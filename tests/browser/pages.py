@@ -11,6 +11,7 @@ import numpy
 from PIL import Image
 
 from limner.builtin.scoring import Share
+from limner.core.intervals import Change
 from limner.demo.judging import Goal, Judged
 from limner.demo.judging import Verdict as Seen
 from limner.demo.page import Measure
@@ -20,8 +21,9 @@ from limner.demo.page import render as render_demo
 from limner.evaluation.hidden_states import LARGEST_MOVE, POSITIONS, Gauge, LayerMove
 from limner.reading.page import Card, Section, write_page
 from limner.report.evidence import HELD_OUT, LEARNED
-from limner.report.page import Page, Pair, render
+from limner.report.page import Beside, Page, Pair, render
 from limner.report.prompts import GROUPS
+from limner.report.scores import CALLED, OTHERS, Score
 from limner.report.verdict import judge, recommend
 from limner.swap.page import Column
 from limner.swap.page import Page as SwapPage
@@ -86,6 +88,21 @@ def compared(count: int = 24, size: tuple[int, int] = (512, 512)) -> Page:
         result=row,
         verdicts=tuple(judge(one) for one in row),
         recommendation=recommend(row),
+        scores=tuple(
+            Score(metric, encoder, prompts, 0.5, 0.512, Change(0.012, -0.5, 0.524, 24), 24)
+            for encoder, prompts in (("openai/clip-vit-base-patch32", CALLED), ("facebook/dinov2-small", OTHERS))
+            for metric in ("CLIP score", "likeness to the training pictures", "KID's distance to the given pictures")
+        ),
+        left_out=(
+            ("Fréchet distance to the given pictures by facebook/dinov2-small", ROWS[1][1]),
+            ("diversity", "there is one picture of each prompt; --count 2 draws more"),
+        ),
+        beside=Beside(
+            "facebook/dinov2-small",
+            0.98,
+            "40 pictures, those that were held out",
+            tuple((picture(n, size), picture(n + 1, (900, 400)), 0.9912, n == 0) for n in range(8)),
+        ),
         by_timestep={name: {part: (0.9, 0.8, 0.7, 1.1) for part in (LEARNED, HELD_OUT)} for name in names},
         drift={name: dict.fromkeys(GROUPS, 0.117) for name in names[1:]},
         steps=tuple((n + 1, 0.5 + 0.3 * math.cos(n) / (1 + n / 500), 1e-4) for n in range(2000)),

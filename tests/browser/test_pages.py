@@ -62,8 +62,8 @@ def test_pages_stay_below_ten_megabytes(files: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("html", "pictures"),
     [
-        (lambda: render(compared(count=6, size=(256, 256))), 12),
-        (lambda: render(compared(count=6, size=(512, 512))), 12),
+        (lambda: render(compared(count=6, size=(256, 256))), 28),
+        (lambda: render(compared(count=6, size=(512, 512))), 28),
         (lambda: render_demo(shown_by_the_demo(count=6, size=(512, 512))), 12),
         (lambda: render_swap(swapped(count=3)), 15),
     ],
