@@ -32,7 +32,7 @@ content instead (the data by its manifest, the model by its weights, the length 
 
 def identity_of(config: RunConfig, ledger: Ledger, model: Trained, steps: int, precision: Precision) -> dict[str, Any]:
     """Returns what must be the same for a checkpoint to be continued. Call it before the method changes the model."""
-    values = _flat(config.model_dump(mode="json"))
+    values = flat(config.model_dump(mode="json"))
     kept = {
         f"config.{key}": value
         for key, value in values.items()
@@ -58,11 +58,12 @@ def _split(config: RunConfig) -> dict[str, Any]:
     return {}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested values by their dotted keys."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def continue_run(session: Session, rundir: RunDir, status: RunStatus, progress: Progress) -> None:

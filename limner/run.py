@@ -109,6 +109,8 @@ def _whole(
         metrics = measure_after(config, rundir, fitting(session.model), progress)
         text_moved = _text_movement(config, session, progress)
     verdict = None if session.watch is None else session.watch.conclude(step, exported, status, progress)
+    found = {"step": step, "change": change, "text_moved": text_moved, "identity": session.identity}
+    write_json(rundir.result, found)
     status.write("finished")
     result = RunResult(
         config.out,
@@ -125,23 +127,21 @@ def _whole(
 
 
 def _with_report(config: RunConfig, result: RunResult, exported: int, progress: Progress) -> RunResult:
-    """Compares the run with its base model, exports what is recommended where that is asked for; the run is over,
-    so that nothing of it is lost if that cannot be done."""
+    """Compares the run with its base model, and exports what is recommended where that is asked for. The run is over,
+    so that nothing of it is lost if there can be no report."""
     best = config.train.keep_best
     try:
         report = compare(result.out, steps=() if best else sorted({exported, result.step}), progress=progress)
-        keep = report.recommendation
-        if best and keep.step is None:
-            progress.warn(
-                f"train.keep_best: the report recommends {keep.reason}; the files are those of step {exported}"
-            )
-        elif best and keep.step != exported:
-            progress.say(f"train.keep_best: {keep.reason}")
-            result = dataclasses.replace(result, exports=export_checkpoint(result.out, keep.step, progress=progress))
     except UserError as error:
         progress.warn(f"there is no report: {error}")
         return result
-    return dataclasses.replace(result, report=report)
+    keep, exports = report.recommendation, result.exports
+    if best and keep.step is None:
+        progress.warn(f"train.keep_best: the report recommends {keep.reason}; the files are those of step {exported}")
+    elif best and keep.step != exported:
+        progress.say(f"train.keep_best: {keep.reason}")
+        exports = export_checkpoint(result.out, keep.step, progress=progress)
+    return dataclasses.replace(result, report=report, exports=exports)
 
 
 def _train(

@@ -85,6 +85,10 @@ class RunDir:
         return self.path / "status.json"
 
     @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
