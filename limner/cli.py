@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from limner import __version__
-from limner.commands import comparing, exporting, making, reading
+from limner.commands import comparing, exporting, making, reading, sweeping
 from limner.commands.shown import shown as _progress
 from limner.core.errors import UserError
 
@@ -191,6 +191,7 @@ for command in (
     comparing.measure,
     comparing.blend,
     comparing.swap,
+    sweeping.sweep,
     reading.caption,
     reading.search,
     reading.score,

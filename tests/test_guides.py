@@ -23,6 +23,7 @@ from limner.core.config import Config
 from limner.models.sd1 import SD1
 from limner.new_clip import PictureTower, random_clip
 from tests.known_sets import draw_cifar10, draw_flickr8k
+from tests.processes import clean_processes
 from tests.tiny import save_tiny, save_tiny_clip
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,7 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_clip_of_builtin(tmp_path / "my-clip")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
+    clean_processes()  # the runs of a sweep start at once
     return tmp_path
 
 
@@ -140,7 +142,7 @@ def on_tiny_model(words: list[str]) -> list[str]:
         "model.path=model",
         size,
         *without_extras(words),
-        *(few_steps(words) if words[1] == "train" else []),
+        *(few_steps(words) if words[1] in ("train", "sweep") else []),
     ]
 
 
@@ -191,7 +193,7 @@ def test_the_small_commands_of_a_page_run_on_the_built_in_model(
     small = [words for words in commands(page) if is_small(words)]
     assert {words[1] for words in small} >= {"check", "train"}
     for words in small:
-        changes = few_steps(words) if words[1] == "train" else []
+        changes = few_steps(words) if words[1] in ("train", "sweep") else []
         run([*words, *changes, *(["--steps", "2"] if words[1] in ("generate", "swap") else [])], monkeypatch)
 
 
