@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from limner import __version__
-from limner.commands import comparing, exporting, making, reading, sweeping
+from limner.commands import comparing, exporting, gridding, making, reading, sweeping
 from limner.commands.shown import shown as _progress
 from limner.core.errors import UserError
 
@@ -192,6 +192,7 @@ for command in (
     comparing.blend,
     comparing.swap,
     sweeping.sweep,
+    gridding.grid,
     reading.caption,
     reading.search,
     reading.score,

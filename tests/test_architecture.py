@@ -19,6 +19,7 @@ LAYERS = {
     "reopening": 4, "exporting": 4,
     "drawing": 4, "measuring": 4, "blend_curve": 4, "inspect": 4, "builtin_make": 4, "judged": 4,
     "demo": 4, "study": 4, "reading": 4, "swap": 4, "new_clip": 4, "report": 4, "sweep": 4,
+    "grid": 4,
     "console": 5, "commands": 5, "cli": 5, "builtin_study": 5, "builtin_encoders": 5,
     "builtin_report": 5,
 }  # fmt: skip
@@ -30,6 +31,7 @@ SIDEWAYS |= {("swap", "drawing"), ("report", "session"), ("report", "reopening")
 SIDEWAYS |= {("reopening", "session"), ("exporting", "session"), ("exporting", "reopening")}
 SIDEWAYS |= {("run", "exporting"), ("run", "report")}
 SIDEWAYS |= {("sweep", "run"), ("sweep", "resuming"), ("sweep", "measuring")}
+SIDEWAYS |= {("grid", "drawing")}
 SIDEWAYS |= {("study", "run"), ("builtin_study", "console"), ("builtin_encoders", "console")}
 SIDEWAYS |= {("preflight", "subject"), ("class_pictures", "preflight")}
 SIDEWAYS |= {("cli", "commands"), ("commands", "console")}

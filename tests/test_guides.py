@@ -132,9 +132,9 @@ def on_tiny_model(words: list[str]) -> list[str]:
     if any("recipes/clip_" in word for word in words):
         return [*words, "model.path=clip-model", "images={resolution: 32, buckets: false}", *few_steps(words)]
     words = [re.sub(rf"^({re.escape(SD14)}|builtin)$", "model", word).replace("=builtin", "=model") for word in words]
-    if words[1] in ("generate", "swap"):
+    if words[1] in ("generate", "swap", "grid"):
         return [*words, "--steps", "2", "--size", "64x64"]
-    if words[1] in ("inspect", "compare"):
+    if words[1] in ("inspect", "compare", "export"):
         return words
     size = "images={resolution: 64, bucket_step: 32}"
     return [
@@ -194,7 +194,7 @@ def test_the_small_commands_of_a_page_run_on_the_built_in_model(
     assert {words[1] for words in small} >= {"check", "train"}
     for words in small:
         changes = few_steps(words) if words[1] in ("train", "sweep") else []
-        run([*words, *changes, *(["--steps", "2"] if words[1] in ("generate", "swap") else [])], monkeypatch)
+        run([*words, *changes, *(["--steps", "2"] if words[1] in ("generate", "swap", "grid") else [])], monkeypatch)
 
 
 # -------------------------------------------------------------------------------------------------------- the words

@@ -6,7 +6,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from limner.models.adapter_files import (
     Update,
     read_adapter_file,
 )
-from limner.models.lycoris import Lycoris, adapted_layers, attach, fits
+from limner.models.lycoris import Attached, Lycoris, adapted_layers, attach, fits
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -53,6 +53,8 @@ class LoadedAdapter:
     tensors_hash: str
     """SHA-256 of the first file's tensors, without its header: what A1111 calls the hash of a LoRA."""
     metadata: Mapping[str, str]
+    attached: tuple[Attached, ...] = field(default=(), compare=False, repr=False)
+    """What holds the weight of its LoHa and LoKr layers, by network."""
 
 
 def parse_adapter(text: str) -> AdapterRef:
@@ -230,9 +232,11 @@ def load_adapters(networks: Mapping[str, nn.Module], refs: Sequence[AdapterRef])
             inject(networks[part], key, {path: u for path, u in found.items() if isinstance(u, LowRank)})
     for network in networks.values():
         _activate(network, {key: ref.weight for key, ref, _, _ in plans})
+    attached: dict[str, list[Attached]] = {key: [] for key, _, _, _ in plans}
     for key, ref, _, layers in plans:  # last, so that what PEFT wraps is the layer itself
         for part, found in layers.items():
-            attach(networks[part], key, {path: u for path, u in found.items() if isinstance(u, Lycoris)}, ref.weight)
+            products = {path: u for path, u in found.items() if isinstance(u, Lycoris)}
+            attached[key].append(attach(networks[part], key, products, ref.weight))
     return tuple(
         LoadedAdapter(
             name=_display_name(ref.path),
@@ -241,9 +245,25 @@ def load_adapters(networks: Mapping[str, nn.Module], refs: Sequence[AdapterRef])
             layers={part: tuple(found) for part, found in layers.items()},
             tensors_hash=hash_tensors(files[0].path),
             metadata=files[0].metadata,
+            attached=tuple(attached[key]),
         )
-        for _, ref, files, layers in plans
+        for key, ref, files, layers in plans
     )
+
+
+def set_weights(
+    networks: Mapping[str, nn.Module], adapters: Sequence[LoadedAdapter], weights: Sequence[float]
+) -> tuple[LoadedAdapter, ...]:
+    """Gives the adapters other weights, in place, and returns them with these; a weight of 0 is exactly without.
+
+    ``adapters`` are all that :func:`load_adapters` put on these networks, in its order, with a weight for each.
+    """
+    for network in networks.values():
+        _activate(network, {f"limner_{index}": weight for index, weight in enumerate(weights)})
+    for adapter, weight in zip(adapters, weights, strict=True):
+        for one in adapter.attached:
+            one.weight = weight
+    return tuple(replace(adapter, weight=weight) for adapter, weight in zip(adapters, weights, strict=True))
 
 
 def inject(network: Any, key: str, layers: Mapping[str, LowRank]) -> None:

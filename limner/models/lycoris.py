@@ -124,29 +124,38 @@ def fits(change: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     return change == (*weight, 1, 1)
 
 
-def attach(network: nn.Module, key: str, updates: Mapping[str, Lycoris], weight: float) -> None:
+@dataclass
+class Attached:
+    """How strongly attached updates are used; it may be changed between two uses of the network."""
+
+    weight: float
+
+
+def attach(network: nn.Module, key: str, updates: Mapping[str, Lycoris], weight: float) -> Attached:
     """Adds ``weight`` times each update to what its layer gives, for as long as the network lives; 0 adds nothing.
 
     The factors are float32 buffers of the layer, so they move with the network, and no state dict holds them. A layer
     that PEFT has wrapped already keeps its adapters: the update is added to their sum.
     """
-    if weight == 0:
-        return
+    attached = Attached(weight)
     for path, update in updates.items():
         layer = network.get_submodule(path)
         device = next(layer.parameters()).device
         names = {factor: f"{_BUFFER}{key}_{factor}" for factor in update.factors}
         for factor, name in names.items():
             layer.register_buffer(name, update.factors[factor].detach().to(device).float().clone(), persistent=False)
-        layer.register_forward_hook(_adding(names, update.scale * weight, _operation(layer)))
+        layer.register_forward_hook(_adding(names, update.scale, attached, _operation(layer)))
+    return attached
 
 
 def _adding(
-    names: Mapping[Factor, str], scale: float, operation: Callable[[Tensor, Tensor], Tensor]
+    names: Mapping[Factor, str], scale: float, attached: Attached, operation: Callable[[Tensor, Tensor], Tensor]
 ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
     def add(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        if attached.weight == 0:
+            return output
         factors = {factor: layer.get_buffer(name) for factor, name in names.items()}
-        change = Lycoris(factors, scale).change()
+        change = Lycoris(factors, scale * attached.weight).change()
         return (output + operation(inputs[0].to(change.dtype), change)).to(output.dtype)
 
     return add

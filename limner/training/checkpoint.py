@@ -131,6 +131,14 @@ def saved_identity(folder: Path) -> Identity:
     return identity
 
 
+def tuned_file(folder: Path) -> Path:
+    """Returns the file of a checkpoint's weights, that of their averages where it keeps them; checked to be whole."""
+    files = _read_state(folder)["files"]
+    name = EMA if EMA in files else WEIGHTS
+    _verify_files(folder, {name: files[name]})
+    return folder / name
+
+
 def load_weights(folder: Path, state: TrainState) -> None:
     """Puts the weights of another checkpoint of the same run, and their averages, into ``state``: no more training."""
     files = _read_state(folder)["files"]
