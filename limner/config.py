@@ -209,8 +209,8 @@ def _report_conflicts(config: RunConfig) -> list[str]:
         return []
     if not learns_to_draw(config):
         return ["train.keep_best: only runs that learn to draw are reported on; set validation.export=best."]
-    if not config.report.at_end:
-        return ["train.keep_best: the report says which is best, and report.at_end=false makes none."]
+    if config.report.at_end == "never":
+        return ["train.keep_best: the report says which is best, and report.at_end=never makes none."]
     return []
 
 

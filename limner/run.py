@@ -12,7 +12,7 @@ from limner.config import RunConfig, learns_to_draw
 from limner.core.config import Origins, to_yaml
 from limner.core.errors import NonFiniteError, UserError
 from limner.core.progress import Progress, Silent
-from limner.core.rundir import RunDir, RunStatus, reported, write_atomic, write_json
+from limner.core.rundir import RunDir, RunStatus, read_metrics, reported, write_atomic, write_json
 from limner.data.ledger import write_ledger
 from limner.exporting import export_checkpoint, export_weights
 from limner.measuring import measure_after
@@ -79,7 +79,7 @@ def finetune(
     with terminated_as_interrupted():
         with rundir.locked(), reported(rundir) as status:
             result, exported = _whole(config, rundir, status, resume, progress, origins or {})
-        if result.interrupted is None and config.report.at_end and learns_to_draw(config):
+        if result.interrupted is None and config.report.at_end != "never" and learns_to_draw(config):
             result = _with_report(config, result, exported, progress)
     return result
 
@@ -130,8 +130,11 @@ def _with_report(config: RunConfig, result: RunResult, exported: int, progress: 
     """Compares the run with its base model, and exports what is recommended where that is asked for. The run is over,
     so that nothing of it is lost if there can be no report."""
     best = config.train.keep_best
+    steps = () if best else sorted({exported, result.step})
+    seconds = sum(line["seconds"] for line in read_metrics(RunDir(result.out).metrics))
+    most = config.report.most_seconds(seconds, keep_best=best)
     try:
-        report = compare(result.out, steps=() if best else sorted({exported, result.step}), progress=progress)
+        report = compare(result.out, steps=steps, most_seconds=most, progress=progress)
     except UserError as error:
         progress.warn(f"there is no report: {error}")
         return result

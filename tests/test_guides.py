@@ -114,7 +114,7 @@ def few_steps(words: list[str]) -> list[str]:
         f"train={{steps: {steps}, batch_size: 2, device: cpu}}",
         "schedule.warmup_steps=0",
         "samples.steps=2",
-        "report.at_end=false",
+        "report.at_end=never",
     ]
     if any(word.startswith("dataset.class_pictures") for word in words) or "dreambooth_lora" in words[2]:
         changes += ["dataset.class_pictures=2", "dataset.class_drawing={steps: 2}"]

@@ -110,7 +110,7 @@ def test_the_layout_trains(make: Make, data_root: Path, shared: Path, tmp_path: 
             "train": {"steps": 2, "batch_size": 2, "device": "cpu"},
             "cache": {"folder": shared / "cache"},
             "export": [],
-            "report": {"at_end": False},
+            "report": {"at_end": "never"},
         }
     )
     assert finetune(config).step == 2

@@ -105,7 +105,7 @@ def test_the_recipe_trains(recipe: Path, pictures: dict[str, Path], tmp_path: Pa
     assert len(read_metrics(RunDir(result.out).metrics)) == 2
     assert len(list((result.out / "samples").rglob("*.png"))) == 2 * len(config.samples.prompts)
     assert result.exports
-    assert (result.report is not None) == (config.report.at_end and learns_to_draw(config))
+    assert (result.report is not None) == (config.report.at_end != "never" and learns_to_draw(config))
     assert [one.after.metric for one in result.metrics] == [metric.title for metric in config.metrics]
 
 

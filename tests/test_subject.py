@@ -68,7 +68,7 @@ def config(model: Path, path: Path, **changes: Any) -> RunConfig:
         "method": {"kind": "lora"},
         "train": {"steps": 1, "device": "cpu"},
         "cache": {"folder": str(path.parent / "cache")},
-        "report": {"at_end": False},
+        "report": {"at_end": "never"},
     }
     return RunConfig.model_validate({**values, **changes})
 

@@ -65,7 +65,7 @@ def config(place: Path, out: Path, **changes: Any) -> RunConfig:
         "train": {"steps": 2, "batch_size": 2, "device": "cpu", "save_every": 1, "ema_decay": 0.5},
         "cache": {"folder": out.parent / "cache"},
         "export": [{"kind": "diffusers"}],
-        "report": {"at_end": False},
+        "report": {"at_end": "never"},
     }
     return RunConfig.model_validate(values | changes)
 

@@ -198,7 +198,7 @@ def _config(out: Path, lesson: Lesson, model: str, *, resolution: int) -> RunCon
             "schedule": {"kind": "cosine", "warmup_steps": settings.warmup_steps},
             "train": {"steps": settings.steps, "batch_size": settings.batch_size},
             "trigger_word": lesson.trigger_word,
-            "report": {"at_end": False},  # the demo has a page of its own
+            "report": {"at_end": "never"},  # the demo has a page of its own
         }
     )
 

@@ -278,7 +278,7 @@ def _pair(pair: Pair, step: int, *, among: int) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- the run
 def _training(page: Page) -> str:
-    taken = [("steps", f"{len(page.steps):,} in {_duration(page.seconds)}")]
+    taken = [("steps", f"{len(page.steps):,} in {duration(page.seconds)}")]
     curves = ""
     if page.steps:
         curves = loss_curve([loss for _, loss, _ in page.steps])
@@ -289,7 +289,8 @@ def _training(page: Page) -> str:
     return f"<section><h2>The training</h2>{curves}{table([*taken, *page.settings, *page.environment])}</section>"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns '90 s', '34 min' or '2 h 5 min'."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

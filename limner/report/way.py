@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from limner.config import RunConfig, learns_to_draw
 from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
-from limner.core.rundir import RunDir, write_atomic, write_json
+from limner.core.rundir import RunDir, read_metrics, write_atomic, write_json
 from limner.reopening import chosen_steps, config_of, reopen, weights_of
 from limner.report.assembling import assemble
 from limner.report.drawing import BASE, draw, drift
 from limner.report.evidence import MOST_PICTURES, Evidence, PartLosses, measure_parts, parts_of, weigh
-from limner.report.page import render
+from limner.report.page import duration, render
 from limner.report.prompts import Asked, about_something_else, asked
 from limner.report.scores import Drawn, Score
 from limner.report.seeing import given, look
@@ -90,6 +90,7 @@ def compare(
     count: int = 1,
     out: Path | None = None,
     device: str = "",
+    most_seconds: float | None = None,
     progress: Progress | None = None,
 ) -> CompareResult:
     """Compares a run's base model with its checkpoints on the same prompts, noise, sampler, precision and pictures.
@@ -97,7 +98,7 @@ def compare(
     ``steps`` are those of the checkpoints, unset all that are kept; ``prompts`` are drawn beside the recipe's,
     ``count`` pictures of each; ``device`` is used in place of the recipe's. The page, report.json and the pictures go
     into ``out``, by default RUN/report; an older report there is replaced. Raises UserError where the run, its base
-    model or its pictures are not there any more.
+    model or its pictures are not there any more, or where drawing would take longer than ``most_seconds``.
     """
     rundir = RunDir(run)
     config = config_of(rundir, device)
@@ -107,7 +108,10 @@ def compare(
         folder = out or rundir.report
         _refuse_strange(folder)
         session = reopen(config, rundir, chosen, progress or Silent())
-        return _compare(config, rundir, session, chosen, prompts, count, folder, progress or Silent())
+        drawn = Drawn(_asked(config, session, prompts), count)
+        if most_seconds is not None:
+            _refuse_longer(config, rundir, len(drawn.each()) * (1 + len(chosen)), most_seconds)
+        return _compare(config, rundir, session, chosen, drawn, folder, progress or Silent())
 
 
 def _compare(
@@ -115,12 +119,10 @@ def _compare(
     rundir: RunDir,
     session: Session,
     chosen: Sequence[int],
-    prompts: Sequence[str],
-    count: int,
+    drawn: Drawn,
     folder: Path,
     progress: Progress,
 ) -> CompareResult:
-    drawn = Drawn(_asked(config, session, prompts), count)
     learned, held_out = _parts(session, config.objective)
     pictures = given(config, learned, held_out)
     parts = parts_of(learned, held_out)
@@ -151,6 +153,28 @@ def _compare(
     shutil.rmtree(whole, ignore_errors=True)
     part.rename(whole)
     return result
+
+
+def _refuse_longer(config: RunConfig, rundir: RunDir, pictures: int, most_seconds: float) -> None:
+    """Raises UserError where so many pictures would take longer, judged by how long the training's steps took.
+
+    A training step is taken for three passes of a picture through the denoiser, a sampler's for one, or two with
+    guidance. Pictures of another size count by their pixels.
+    """
+    lines = read_metrics(rundir.metrics)
+    images = sum(line["seconds"] * line["images_per_second"] for line in lines)
+    if not images:
+        return
+    side = config.images.resolution
+    width, height = config.samples.size or (side, side)
+    passes = config.samples.steps * (1 if config.samples.guidance == 1 else 2) * width * height / side**2
+    seconds = pictures * passes * sum(line["seconds"] for line in lines) / images / 3
+    if seconds > most_seconds:
+        raise UserError(
+            f"its {pictures} pictures would take about {duration(seconds)}, longer than the training.",
+            where="report.at_end",
+            fix=f"limner compare {rundir.path} makes it now, report.at_end=always at each end.",
+        )
 
 
 def _asked(config: RunConfig, session: Session, extra: Sequence[str]) -> tuple[Asked, ...]:

@@ -60,7 +60,7 @@ def run_values(model: Path, data: Path, out: Path, **changes: Any) -> dict[str, 
         },
         "cache": {"folder": str(out.parent / "cache")},
         "export": [],
-        "report": {"at_end": False},
+        "report": {"at_end": "never"},
     }
     for name, value in changes.items():
         section = values.setdefault(name, {})

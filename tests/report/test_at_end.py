@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def config(root: Path, **changes: Any) -> RunConfig:
         "validation": {"share": 0.3, "every": 2, "draws": 1},
         "train": {"steps": 6, "save_every": 2, "keep_checkpoints": 9},
         "optimizer": {"lr": 1e-2},
-        "report": {"at_end": True, "clip": "", "vision": ""},
+        "report": {"at_end": "auto", "clip": "", "vision": ""},
         "export": [{"kind": "peft"}],
         **changes,
     }
@@ -70,7 +71,7 @@ def test_a_run_ends_with_a_report_on_its_last_and_its_exported_weights(place: Pa
 
 
 def test_it_can_be_switched_off(place: Path) -> None:
-    assert limner.finetune(config(place, report={"at_end": False})).report is None
+    assert limner.finetune(config(place, report={"at_end": "never"})).report is None
     assert not RunDir(place / "run").report.exists()
 
 
@@ -116,5 +117,21 @@ def test_where_no_checkpoint_is_better_than_the_base_the_files_stay_and_it_is_to
 
 
 def test_best_without_a_report_is_refused(place: Path) -> None:
-    settings = config(place, train={"steps": 2, "keep_best": True}, report={"at_end": False})
-    assert any("report.at_end=false makes none" in problem for problem in conflicts(settings))
+    settings = config(place, train={"steps": 2, "keep_best": True}, report={"at_end": "never"})
+    assert any("report.at_end=never makes none" in problem for problem in conflicts(settings))
+
+
+def test_a_report_that_takes_longer_than_the_training_is_left_out_and_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("limner.evaluation.report.LEAST_SECONDS", 0.0)
+    long: dict[str, Any] = {"prompts": [], "steps": 900, "size": (32, 32)}
+    heard = Heard()
+    assert limner.finetune(config(place, samples=long), progress=heard).report is None
+    (told,) = [text for text in heard.warnings if "there is no report" in text]
+    assert "limner compare" in told
+    assert "report.at_end=always" in told
+    assert not RunDir(place / "run").report.exists()
+    shutil.rmtree(place / "run")
+    again = config(place, samples={**long, "steps": 1}, report={"at_end": "always", "clip": "", "vision": ""})
+    assert limner.finetune(again).report is not None

@@ -53,6 +53,7 @@ def test_a_prompt_about_the_pictures_is_not_called_unrelated(place: Path) -> Non
         "an old house",
         "two zebras",  # another word than the captions have
         "a bowl of soup",
+        "rain at night",
     ]
     (place / "pictures" / "00.txt").write_text("a zebra in a house", encoding="utf-8")
     try:
