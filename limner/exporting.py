@@ -10,7 +10,7 @@ from limner.config import RunConfig, exports_of
 from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, write_json
-from limner.export.metadata import file_metadata
+from limner.export.metadata import file_metadata, without_names
 from limner.reopening import chosen_steps, config_of, reopen, weights_of
 from limner.session import Session, fitting
 
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 
 
 def export_weights(
-    config: RunConfig, folder: Path, session: Session, step: int, progress: Progress
+    config: RunConfig, folder: Path, session: Session, step: int, progress: Progress, *, for_others: bool = False
 ) -> tuple[ExportResult, ...]:
-    """Writes the files of the weights in place, which are those of ``step``, into ``folder``."""
+    """Writes the files of the weights in place, which are those of ``step``, into ``folder``.
+
+    The settings in files ``for_others`` name no folders.
+    """
     results = []
     exports = exports_of(config, trains_text=session.trainable.trains_text)
+    settings = config.model_dump(mode="json")
     metadata = file_metadata(
         base=session.model.source.name,
         base_hash=session.identity["base.clip" if config.model.kind == "clip" else "base.denoiser"],
         manifest=session.ledger.manifest,
         trigger_word=config.trigger_word,
         step=step,
-        settings=config.model_dump(mode="json"),
+        settings=without_names(settings) if for_others else settings,
         resolution=config.images.resolution,
         prediction_type=session.identity.get("base.prediction_type", ""),
         private=config.private,
@@ -52,12 +56,19 @@ def export_weights(
 
 
 def export_checkpoint(
-    run: Path, step: int | None = None, *, out: Path | None = None, device: str = "", progress: Progress | None = None
+    run: Path,
+    step: int | None = None,
+    *,
+    out: Path | None = None,
+    device: str = "",
+    progress: Progress | None = None,
+    for_others: bool = False,
 ) -> tuple[ExportResult, ...]:
     """Writes the files of one checkpoint of a run, the newest where ``step`` is None, each read back and compared.
 
     They are of the kinds that the run's config names, and go into ``out``, by default RUN/export, where they take the
-    place of those of another step. Raises UserError where the run, the checkpoint or the base model is not there.
+    place of those of another step; ``for_others`` leaves names of folders out of them. Raises UserError where the run,
+    the checkpoint or the base model is not there.
     """
     progress = progress or Silent()
     rundir = RunDir(run)
@@ -68,7 +79,8 @@ def export_checkpoint(
     with rundir.locked():
         session = reopen(config, rundir, [chosen], progress)
         with weights_of(session, rundir, chosen):
-            results = export_weights(config, out or rundir.export, session, chosen, progress)
+            folder = out or rundir.export
+            results = export_weights(config, folder, session, chosen, progress, for_others=for_others)
         if out is None:
             _note(rundir, chosen)
     return results

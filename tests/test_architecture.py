@@ -16,7 +16,7 @@ LAYERS = {
     "training": 2, "evaluation": 2, "export": 2, "builtin": 2,
     "config": 3,
     "preflight": 4, "subject": 4, "class_pictures": 4, "resuming": 4, "session": 4, "run": 4,
-    "reopening": 4, "exporting": 4,
+    "reopening": 4, "exporting": 4, "publishing": 4,
     "drawing": 4, "measuring": 4, "blend_curve": 4, "inspect": 4, "builtin_make": 4, "judged": 4,
     "demo": 4, "study": 4, "reading": 4, "swap": 4, "new_clip": 4, "report": 4, "sweep": 4,
     "grid": 4,
@@ -32,6 +32,7 @@ SIDEWAYS |= {("reopening", "session"), ("exporting", "session"), ("exporting", "
 SIDEWAYS |= {("run", "exporting"), ("run", "report")}
 SIDEWAYS |= {("sweep", "run"), ("sweep", "resuming"), ("sweep", "measuring")}
 SIDEWAYS |= {("grid", "drawing")}
+SIDEWAYS |= {("publishing", "exporting"), ("publishing", "reopening"), ("publishing", "report")}
 SIDEWAYS |= {("study", "run"), ("builtin_study", "console"), ("builtin_encoders", "console")}
 SIDEWAYS |= {("preflight", "subject"), ("class_pictures", "preflight")}
 SIDEWAYS |= {("cli", "commands"), ("commands", "console")}

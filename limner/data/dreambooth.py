@@ -102,6 +102,11 @@ class DreamBooth(Config):
         return Reading("DreamBooth, with class pictures", examples, tuple(rows), tuple(notes), awaited)
 
     @property
+    def instance_caption(self) -> str:
+        """The caption of the subject's pictures."""
+        return one_line(fill(self.instance_prompt, self._words()))
+
+    @property
     def class_caption(self) -> str:
         """The caption of class pictures; they are drawn from it too."""
         return one_line(fill(self.class_prompt, self._words()))
@@ -118,8 +123,9 @@ class DreamBooth(Config):
         return ClassFolder(list_folder(self.class_path, where=where), self.class_pictures)
 
     def _examples(self, listing: Listing, role: Literal["instance", "class"], repeats: int) -> tuple[Example, ...]:
-        instance_caption = one_line(fill(self.instance_prompt, self._words()))
-        caption, weight = (instance_caption, 1.0) if role == "instance" else (self.class_caption, self.prior_weight)
+        caption, weight = (
+            (self.instance_caption, 1.0) if role == "instance" else (self.class_caption, self.prior_weight)
+        )
         captions = (caption,)
         return tuple(
             Example(f"{role}/{id}", FileImage(path), captions, weight=weight, repeats=repeats, role=role)

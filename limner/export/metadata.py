@@ -43,7 +43,7 @@ def file_metadata(
     ``base`` is the base model as the user named it; ``manifest`` the hash of the data; ``text_encoder`` what stands in
     place of the base model's own.
     """
-    shown = _shown(base, private)
+    shown = shown_name(base, private)
     kept = without_names(settings) if private else dict(settings)
     texts = {
         "format": "pt",
@@ -65,7 +65,7 @@ def file_metadata(
     return {name: text for name, text in texts.items() if text}
 
 
-def _shown(name: str, private: bool) -> str:
+def shown_name(name: str, private: bool) -> str:
     """Returns a name without its folders; where names are private only that of a Hub model."""
     shown = public_name(name)
     return "" if private and shown != name else shown
@@ -74,7 +74,7 @@ def _shown(name: str, private: bool) -> str:
 def _encoder_texts(encoder: EncoderSource | None, private: bool) -> dict[str, str]:
     if encoder is None:
         return {}
-    values = (_shown(encoder.name, private), f"{encoder.blend:g}", encoder.weights_hash)
+    values = (shown_name(encoder.name, private), f"{encoder.blend:g}", encoder.weights_hash)
     return dict(zip(ENCODER_KEYS, values, strict=True))
 
 

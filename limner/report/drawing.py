@@ -43,13 +43,18 @@ def draw(config: RunConfig, session: Session, drawn: Drawn, folder: Path, progre
     told: set[str] = set()
     with session.precision.autocast():
         for picture in generate(fitting(session.model), request):
-            save_picture(picture, folder / f"{len(images):03d}.png")
+            save_picture(picture, folder / file_name(len(images)))
             images.append(picture.image)
             for warning in set(picture.warnings) - told if folder.name == BASE else ():
                 progress.warn(warning)
                 told.add(warning)
             progress.stage(f"pictures, {folder.name}", len(images), len(drawn.each()))
     return images
+
+
+def file_name(place: int) -> str:
+    """Returns the name of the file of the picture at a place."""
+    return f"{place:03d}.png"
 
 
 def drift(images: Images, drawn: Drawn) -> dict[str, dict[str, float]]:

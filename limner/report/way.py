@@ -16,7 +16,8 @@ from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, read_metrics, write_atomic, write_json
 from limner.reopening import chosen_steps, config_of, reopen, weights_of
 from limner.report.assembling import assemble
-from limner.report.drawing import BASE, draw, drift
+from limner.report.card import CARD, PICTURES, RECORD, local_card
+from limner.report.drawing import BASE, draw, drift, file_name
 from limner.report.evidence import MOST_PICTURES, Evidence, PartLosses, measure_parts, parts_of, weigh
 from limner.report.page import duration, render
 from limner.report.prompts import Asked, about_something_else, asked
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from limner.training.validation import HeldOut
 
-PAGE, RECORD, PICTURES = "index.html", "report.json", "pictures"
+PAGE = "index.html"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class CompareResult:
     drift: Mapping[str, Mapping[str, float]]
     """Of each checkpoint and group of prompts: the mean absolute difference of a pixel from the base model's picture,
     as a share of the range of a colour."""
+    drawn: Drawn
+    first_seed: int
+    """Of the first picture; the next has the next seed."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the same as plain values, for JSON."""
@@ -70,6 +74,10 @@ class CompareResult:
             "left_out": [{"what": what, "why": why} for what, why in self.left_out],
             "losses_by_timestep": self.by_timestep,
             "pixels_moved": self.drift,
+            "drawn": [
+                {"prompt": one.prompt, "group": one.group, "seed": self.first_seed + place, "file": file_name(place)}
+                for place, one in enumerate(self.drawn.each())
+            ],
         }
 
     def rows(self) -> list[tuple[str, str]]:
@@ -96,9 +104,10 @@ def compare(
     """Compares a run's base model with its checkpoints on the same prompts, noise, sampler, precision and pictures.
 
     ``steps`` are those of the checkpoints, unset all that are kept; ``prompts`` are drawn beside the recipe's,
-    ``count`` pictures of each; ``device`` is used in place of the recipe's. The page, report.json and the pictures go
-    into ``out``, by default RUN/report; an older report there is replaced. Raises UserError where the run, its base
-    model or its pictures are not there any more, or where drawing would take longer than ``most_seconds``.
+    ``count`` pictures of each; ``device`` is used in place of the recipe's. The page, report.json, the model card and
+    the pictures go into ``out``, by default RUN/report; an older report there is replaced. Raises UserError where the
+    run, its base model or its pictures are not there any more, or where drawing would take longer than
+    ``most_seconds``.
     """
     rundir = RunDir(run)
     config = config_of(rundir, device)
@@ -146,9 +155,12 @@ def _compare(
         left_out=tuple(sight.left_out),
         by_timestep={name: {part: one.by_timestep() for part, one in of.items()} for name, of in losses.items()},
         drift=drift(images, drawn),
+        drawn=drawn,
+        first_seed=config.samples.seed,
     )
     page = assemble(config, rundir, session, result, drawn, images, pictures, sight)
     write_json(part / RECORD, result.as_dict())
+    write_atomic(part / CARD, local_card(config, result.as_dict()).encode())
     write_atomic(part / PAGE, render(page).encode())
     shutil.rmtree(whole, ignore_errors=True)
     part.rename(whole)
@@ -197,8 +209,9 @@ def _refuse_strange(folder: Path) -> None:
     """Refuses to replace anything but an older report."""
     if not folder.exists():
         return
+    ours = {PAGE, RECORD, PICTURES} | ({CARD} if (folder / RECORD).is_file() else set())  # many folders have a README
     strange = [] if folder.is_dir() else [folder.name]
-    strange = strange or sorted({entry.name for entry in folder.iterdir()} - {PAGE, RECORD, PICTURES})
+    strange = strange or sorted({entry.name for entry in folder.iterdir()} - ours)
     if strange:
         raise UserError(
             f"{str(folder)!r} would be replaced, and {strange[0]!r} there is no part of a report.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from limner.core.intervals import paired_change
 from limner.core.rundir import RunDir
 from limner.evaluation.change import pixel_change
 from limner.report import CompareResult, compare
+from limner.report.card import local_card
 from limner.report.evidence import HELD_OUT, LEARNED
 from tests.heard import Heard
 from tests.numerics.conftest import run_config
@@ -102,6 +104,18 @@ def test_the_record_says_the_same_as_the_result_and_the_page_stands_beside_it(do
     assert labels[-2:] == ["keep", "advice"]
 
 
+def test_the_model_card_is_made_of_the_record_and_its_pictures_are_there(place: Path, done: CompareResult) -> None:
+    folder = done.page.parent
+    card = (folder / "README.md").read_text()
+    assert card == local_card(config(place), json.loads((folder / "report.json").read_text()))
+    assert "# run\n" in card
+    pictures = re.findall(r"\]\((pictures/[^)]+)\)", card)
+    assert len(pictures) == 2 * len(list((folder / "pictures" / "base").iterdir()))
+    assert all((folder / path).is_file() for path in pictures)
+    for prompt in (*PROMPTS, "a cat"):
+        assert f"| {prompt} |" in card
+
+
 def test_the_change_is_the_paired_one_of_each_picture_s_mean(done: CompareResult, place: Path) -> None:
     """The checkpoint is put into a model by hand, and each picture's losses are measured again."""
     from limner.core.progress import Silent
@@ -165,6 +179,9 @@ def test_what_cannot_be_compared_is_refused(place: Path, tmp_path: Path) -> None
     for folder in (tmp_path / "mine", tmp_path / "mine" / "letter.txt"):
         assert "'letter.txt' there is no part of a report" in refused(place / "run", out=folder)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "README.md").write_text("mine")
+    assert "'README.md' there is no part of a report" in refused(place / "run", out=tmp_path / "docs")
     assert "'nope' is no device" in refused(place / "run", device="nope")
 
 
