@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from limner.config import RunConfig, load_config
+from limner.config import RunConfig, learns_to_draw, load_config
 from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir
@@ -20,6 +20,17 @@ def config_of(rundir: RunDir, device: str = "") -> RunConfig:
     if device:
         config = config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
     return config
+
+
+def refuse_other_runs(config: RunConfig, rundir: RunDir) -> None:
+    """Raises UserError for a run that does not learn to draw."""
+    if not learns_to_draw(config):
+        raise UserError(
+            f"is a run of {config.model.kind!r} with the objective {config.objective.kind!r}, which learns no "
+            "pictures of prompts.",
+            where=str(rundir.path),
+            fix="A run of CLIP is compared by limner measure, and drawn with by limner swap.",
+        )
 
 
 def chosen_steps(rundir: RunDir, wanted: Sequence[int]) -> list[int]:
@@ -39,8 +50,12 @@ def chosen_steps(rundir: RunDir, wanted: Sequence[int]) -> list[int]:
 
 def reopen(config: RunConfig, rundir: RunDir, steps: Sequence[int], progress: Progress) -> Session:
     """Returns the run's session with the weights of its base; raises where that is not that of the checkpoints."""
+    from limner.training.checkpoint import refuse_other_base
+
     session = open_session(config, rundir, _Beginning(progress))
-    _refuse_other_base(session, rundir, steps, progress)
+    for step in steps:
+        if {"data", "held_out"} & set(refuse_other_base(rundir.checkpoint(step), session.identity)):
+            progress.warn(f"the pictures are not those that step {step} learned from; its losses are on today's")
     return session
 
 
@@ -74,22 +89,3 @@ class _Beginning(Silent):
     def stage(self, name: str, done: int, total: int) -> None:
         """Passes it on."""
         self._progress.stage(name, done, total)
-
-
-def _refuse_other_base(session: Session, rundir: RunDir, steps: Sequence[int], progress: Progress) -> None:
-    """Raises UserError where the base model is not that of the checkpoints, and tells where the pictures are not."""
-    from limner.training.checkpoint import saved_identity
-
-    for step in steps:
-        saved = saved_identity(rundir.checkpoint(step))
-        changed = [
-            key for key in (saved.keys() | session.identity.keys()) if saved.get(key) != session.identity.get(key)
-        ]
-        if base := sorted(key for key in changed if key.startswith("base.")):
-            raise UserError(
-                f"the base model is not the one that step {step} was trained from ({', '.join(base)} differ).",
-                where="model.path",
-                fix="Bring the old model back.",
-            )
-        if {"data", "held_out"} & set(changed):
-            progress.warn(f"the pictures are not those that step {step} learned from; its losses are on today's")

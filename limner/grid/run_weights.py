@@ -21,6 +21,7 @@ from limner.methods.trainable import ADAPTERS, Trainable
 from limner.models.adapters import LoadedAdapter, hash_tensors
 from limner.models.embedding_files import LoadedEmbedding
 from limner.models.safety import read_safetensors_header
+from limner.reopening import refuse_other_runs
 
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -74,12 +75,15 @@ class RunTarget:
 
     def open(self, wanted: Sequence[Settings], precision: Precision, progress: Progress) -> OpenedRun:
         """Loads the base model, holds it against that of the checkpoints, and puts the method on it."""
+        from limner.training.checkpoint import refuse_other_base
+
         model: Any = self.config.model.load()
         for notice in model.notices:
             progress.warn(notice)
         steps = dict.fromkeys(one.checkpoint for one in wanted if one.checkpoint is not None)
+        identity = {f"base.{key}": value for key, value in model.identity().items()}
         for step in steps:
-            _refuse_other_base(model, self.run.checkpoint(step))
+            refuse_other_base(self.run.checkpoint(step), identity)
         method = self.config.method
         whole = method.float32_parts(model)
         model.to(precision.device, precision.dtype, float32=whole)
@@ -88,19 +92,6 @@ class RunTarget:
             model.to(precision.device, precision.dtype)
         files = {step: _file_for(trainable, self.run.checkpoint(step)) for step in steps}
         return OpenedRun(model, self.run.path.resolve().name, trainable, files)
-
-
-def _refuse_other_base(model: SD1Model, folder: Path) -> None:
-    from limner.training.checkpoint import saved_identity
-
-    own = {f"base.{key}": value for key, value in model.identity().items()}
-    saved = {key: value for key, value in saved_identity(folder).items() if key.startswith("base.")}
-    if other := sorted(key for key in own.keys() | saved.keys() if saved.get(key) != own.get(key)):
-        raise UserError(
-            f"the base model is not the one that {folder.name} was trained from ({', '.join(other)} differ).",
-            where="model.path",
-            fix="Bring the old model back.",
-        )
 
 
 def _file_for(trainable: Trainable, folder: Path) -> Path:
@@ -170,13 +161,7 @@ def read_run(path: Path) -> RunTarget:
     """Returns a run folder as a target; raises UserError where it draws no pictures."""
     run = RunDir(path)
     config = load_config(run.config)
-    if config.model.kind != "sd1" or config.objective.kind != "denoising":
-        raise UserError(
-            f"is a run of {config.model.kind!r} with the objective {config.objective.kind!r}, which learns no "
-            "pictures of prompts.",
-            where=str(path),
-            fix="A tuned text encoder is put into pictures by limner swap.",
-        )
+    refuse_other_runs(config, run)
     kept = tuple(step for step in run.checkpoint_steps() if step > 0)
     if not kept:
         raise UserError("has no checkpoint of a step that was taken.", where=str(path), fix="Let it train first.")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limner.config import RunConfig, learns_to_draw
+from limner.config import RunConfig
 from limner.core.errors import UserError
 from limner.core.progress import Progress, Silent
 from limner.core.rundir import RunDir, read_metrics, write_atomic, write_json
-from limner.reopening import chosen_steps, config_of, reopen, weights_of
+from limner.reopening import chosen_steps, config_of, refuse_other_runs, reopen, weights_of
 from limner.report.assembling import assemble
 from limner.report.card import CARD, PICTURES, RECORD, local_card
 from limner.report.drawing import BASE, draw, drift, file_name
@@ -111,7 +111,7 @@ def compare(
     """
     rundir = RunDir(run)
     config = config_of(rundir, device)
-    _refuse_others(config, run)
+    refuse_other_runs(config, rundir)
     with rundir.locked():
         chosen = chosen_steps(rundir, steps)
         folder = out or rundir.report
@@ -195,16 +195,6 @@ def _asked(config: RunConfig, session: Session, extra: Sequence[str]) -> tuple[A
 
 
 # ----------------------------------------------------------------------------------------------------- what is compared
-def _refuse_others(config: RunConfig, run: Path) -> None:
-    if not learns_to_draw(config):
-        raise UserError(
-            f"is a run of {config.model.kind!r} with the objective {config.objective.kind!r}, which learns no "
-            "pictures of prompts.",
-            where=str(run),
-            fix="A run of CLIP is compared by limner measure.",
-        )
-
-
 def _refuse_strange(folder: Path) -> None:
     """Refuses to replace anything but an older report."""
     if not folder.exists():

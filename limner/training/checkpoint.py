@@ -131,6 +131,20 @@ def saved_identity(folder: Path) -> Identity:
     return identity
 
 
+def refuse_other_base(folder: Path, identity: Mapping[str, Any]) -> list[str]:
+    """Returns the keys in which ``identity`` differs from that of a checkpoint; raises UserError where the base model
+    is another."""
+    saved = saved_identity(folder)
+    changed = sorted(key for key in saved.keys() | identity.keys() if saved.get(key) != identity.get(key))
+    if base := [key for key in changed if key.startswith("base.")]:
+        raise UserError(
+            f"the base model is not the one that {folder.name} was trained from ({', '.join(base)} differ).",
+            where="model.path",
+            fix="Bring the old model back.",
+        )
+    return changed
+
+
 def tuned_file(folder: Path) -> Path:
     """Returns the file of a checkpoint's weights, that of their averages where it keeps them; checked to be whole."""
     files = _read_state(folder)["files"]

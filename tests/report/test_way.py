@@ -196,7 +196,7 @@ def test_another_base_model_is_refused_and_other_pictures_are_told(place: Path, 
     assert any("are not those that step 4 learned from" in text for text in heard.warnings)
     shutil.rmtree(root / "model")
     save_tiny(root / "model", seed=1)
-    assert "the base model is not the one that step 4 was trained from" in refused(root / "run", steps=[4])
+    assert "the base model is not the one that step_000004 was trained from" in refused(root / "run", steps=[4])
 
 
 def test_a_run_of_clip_is_sent_to_its_own_command(place: Path, tmp_path: Path) -> None:
