@@ -131,7 +131,7 @@ def test_the_page_has_every_picture_inside_and_the_runs_losses(place: Path, styl
     assert f"{losses[0]:.3f} at the first, {losses[-1]:.3f} at the last" in html
     assert "3 found, 3 used, 0 left out" in html
     for _, path in result.files:
-        assert path in html
+        assert path in html.replace("<wbr>", "")  # where a long path may break
 
 
 def test_every_file_that_is_named_is_there(style: tuple[DemoResult, Judge]) -> None:
